@@ -1,0 +1,37 @@
+"""Backends: any model file opens the same way, with the ModelInfo that travelled inside it."""
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+from torch import device as Device
+
+from veduta.backends.torch import TorchBackend, open_torch
+from veduta.checkpoint import ModelInfo, find_model
+
+
+class Backend(Protocol):
+    """Runs a model. `device` is where the outputs lie."""
+
+    info: ModelInfo
+    device: Device
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """images: (N, 3, H, W) uint8 RGB of any size -> the model's named outputs."""
+        ...
+
+
+BACKENDS = {
+    ".safetensors": open_torch,
+}
+
+
+def open_model(path: Path, *, device: str = "auto") -> Backend:
+    """Open a run folder (its best checkpoint) or a model file. Raises ValueError or FileNotFoundError."""
+    path = find_model(path)
+    if path.suffix not in BACKENDS:
+        raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {', '.join(BACKENDS)}.")
+    return BACKENDS[path.suffix](path, device=device)
+
+
+__all__ = ["BACKENDS", "Backend", "TorchBackend", "open_model"]

@@ -1,0 +1,123 @@
+"""Model files: safetensors weights that carry their ModelInfo; written atomically, hashed, checked when opened."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from veduta import __version__
+from veduta.config import Recipe
+from veduta.labels import LabelMap
+
+METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ModelInfo:
+    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou."""
+
+    recipe: Recipe
+    labels: LabelMap
+    step: int
+    scores: dict[str, float] = Field(default_factory=dict)
+    weights_sha256: str = ""  # of names, shapes, types and bytes of all tensors; set when the file is written
+    veduta: str = __version__
+
+
+_ADAPTER: TypeAdapter[ModelInfo] = TypeAdapter(ModelInfo)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it to disk, then rename it: all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def hash_weights(weights: dict[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes of tensors on the CPU, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_model(path: Path, weights: dict[str, Tensor], info: ModelInfo) -> ModelInfo:
+    """Write a model file; returns the info with the hash that went into it."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    values = _ADAPTER.dump_python(info)
+    values["weights_sha256"] = hash_weights(weights)
+    info = _ADAPTER.validate_python(values)
+    metadata = {METADATA_KEY: _ADAPTER.dump_json(info).decode()}
+    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
+    return info
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (on the CPU) and header metadata of any safetensors file. Raises ValueError if it is damaged."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found. Expected a model file (.safetensors).")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no dict
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+
+
+def load_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
+    """Weights and info of a model file. Raises ValueError where it is damaged or was not written by Veduta."""
+    weights, metadata = load_weights(path)
+    if METADATA_KEY not in metadata:
+        raise ValueError(
+            f"{path}: holds weights but no recipe and label map, so nobody can say what they predict. Use it as "
+            "`veduta train RECIPE --init FILE`, or open a file that `veduta train` wrote."
+        )
+    try:
+        info = _ADAPTER.validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        raise ValueError(f"{path}: its model info cannot be read: {error.errors()[0]['msg']}.") from error
+    found = hash_weights(weights)
+    if found != info.weights_sha256:
+        raise ValueError(
+            f"{path}: the weights hash to {found[:12]}, the file says {info.weights_sha256[:12]}. It is damaged; take "
+            "another checkpoint of the run or copy the file again."
+        )
+    return weights, info
+
+
+def find_model(path: Path) -> Path:
+    """A model file, or the best (else the last) checkpoint of a run folder."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise FileNotFoundError(f"{path} not found. Expected a run folder of `veduta train` or a model file.")
+    candidates = [path / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{path} holds no checkpoints/best.safetensors or last.safetensors: not a finished run."
+        )
+    return found

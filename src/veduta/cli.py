@@ -1,0 +1,203 @@
+"""The command line: each verb imports late and calls one function. Exit 0: done, 1: failed, 2: misused."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Veduta reads scenes: train, evaluate and use published segmentation networks, with scores you can trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, npu or mps.")]
+
+
+@contextlib.contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """A user's mistake is one message on stderr and an exit code, never a traceback."""
+    try:
+        yield
+    except FloatingPointError as error:
+        _stop(str(error), FAILED)
+    except (ValueError, OSError) as error:
+        _stop(str(error), MISUSED)
+    except KeyboardInterrupt:
+        _stop("interrupted. What was written before stays as it is.", INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from `veduta list`, or the path of a recipe.json.")],
+    out: Annotated[Path, typer.Option(help="The run folder to make; must not exist.")],
+    data: DataOption = None,
+    set_: Annotated[list[str], typer.Option("--set", help="Change a field: optim.lr=0.02. Repeatable.")] = [],  # noqa: B006
+    init: Annotated[Path | None, typer.Option(help="Start from the weights of a run or .safetensors file.")] = None,
+) -> None:
+    """Train a recipe into a run folder."""
+    with _errors_for_people():
+        from veduta.config import set_fields
+        from veduta.recipes import find_recipe
+
+        chosen = set_fields(find_recipe(recipe), set_)
+        if data is not None:
+            chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, root=str(data.resolve())))
+
+        from veduta.engine.progress import ProgressLine
+        from veduta.engine.train import train as run
+        from veduta.report.page import write_report
+
+        evaluation = run(chosen, out, ProgressLine(), init=init)
+        write_report(evaluation, out / "report.html", run=out)
+        print(evaluation.headline())
+        print(f"open {out / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint) or a model file.")],
+    data: DataOption = None,
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "val",
+    json: Annotated[Path | None, typer.Option(help="Write every figure into this file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page with pictures into this file.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a model on a split: per-class IoU and one headline that proves itself."""
+    with _errors_for_people():
+        from veduta.backends import open_model
+        from veduta.checkpoint import write_text
+        from veduta.data import open_dataset
+        from veduta.engine.evaluate import evaluate as run
+        from veduta.engine.predictor import Predictor
+        from veduta.engine.progress import ProgressLine
+
+        backend = open_model(model, device=device)
+        settings = backend.info.recipe.data
+        if data is not None:
+            settings = dataclasses.replace(settings, root=str(data))
+        line = ProgressLine()
+        evaluation = run(
+            Predictor(backend),
+            open_dataset(settings, split),
+            name=settings.dataset,
+            split=split,
+            batch_size=settings.batch_size,
+            progress=lambda done, total: line.count("evaluating", done, total),
+        )
+        print(evaluation.table())
+        print(evaluation.headline())
+        if json is not None:
+            write_text(json, evaluation.to_json())
+        if report is not None:
+            from veduta.report.page import write_report
+
+            write_report(evaluation, report, run=model if model.is_dir() else None)
+        if not evaluation.proved:
+            listed = "\n  ".join(why for _, why in evaluation.failed[:5])
+            _stop(f"{len(evaluation.failed)} images failed; the score leaves them out:\n  {listed}", FAILED)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint) or a model file.")],
+    images: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
+    out: Annotated[Path, typer.Option(help="The folder to make; must not exist.")],
+    device: DeviceOption = "auto",
+) -> None:
+    """Write index masks, overlays and one JSON for images."""
+    with _errors_for_people():
+        from veduta.engine.predict import find_images
+
+        found = find_images(images)
+
+        from veduta.backends import open_model
+        from veduta.engine.predict import predict as run
+        from veduta.engine.predictor import Predictor
+        from veduta.engine.progress import ProgressLine
+
+        failed = run(Predictor(open_model(model, device=device)), found, out, ProgressLine())
+        print(f"{len(found) - len(failed)} of {len(found)} images in {out}: masks/, overlays/, predictions.json")
+        if failed:
+            listed = "\n  ".join(why for _, why in failed[:5])
+            _stop(f"{len(failed)} images could not be read:\n  {listed}", FAILED)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """What there is: recipes, models, data sets."""
+    from veduta.data import DATASETS
+    from veduta.models import MODELS
+    from veduta.recipes import RECIPES
+
+    print("recipes")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:16} {(recipe.__doc__ or '').splitlines()[0]}")
+    print("data sets\n  " + ", ".join(DATASETS))
+    print("models\n  " + "\n  ".join(MODELS))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has: versions, devices, memory. Paste it into a bug report."""
+    from veduta.engine.runlog import environment
+
+    for key, value in environment().items():
+        if isinstance(value, dict):
+            for name, state in value.items():
+                print(f"{name:10} {state}")
+        else:
+            print(f"{key:10} {value}")
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder to make; default runs/demo, runs/demo-2, ...")
+    ] = None,
+) -> None:
+    """Train a small network on generated street scenes, score it, and show pictures; about a minute, no data needed."""
+    with _errors_for_people():
+        from itertools import count
+
+        from veduta.backends import open_model
+        from veduta.data import open_dataset
+        from veduta.engine.evaluate import evaluate as score
+        from veduta.engine.predictor import Predictor
+        from veduta.engine.progress import ProgressLine
+        from veduta.engine.train import train as run
+        from veduta.recipes import find_recipe
+        from veduta.report.page import write_report
+
+        recipe, line = find_recipe("demo"), ProgressLine()
+        names = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
+        out = out or next(folder for folder in names if not folder.exists())
+        run(recipe, out, line)
+        evaluation = score(
+            Predictor(open_model(out)),
+            open_dataset(recipe.data, "test"),
+            name=recipe.data.dataset,
+            split="test",
+            batch_size=recipe.data.batch_size,
+        )
+        write_report(evaluation, out / "report.html", run=out)
+        print(evaluation.table())
+        print(evaluation.headline())
+        print(f"Now open {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,195 @@
+"""Recipe: one frozen value that says everything about a training run; its parts, `--set`, and its JSON.
+
+A recipe travels into the run folder, into every checkpoint and exported file, and comes back equal.
+Units: steps are optimizer steps, sizes are pixels (height, width), probabilities are 0..1.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+STRICT = ConfigDict(extra="forbid")
+
+Option = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Augment:
+    """Random changes of a training sample, drawn uniformly (scale: log-uniformly) from their ranges; 0 is off."""
+
+    scale: tuple[float, float] = (1.0, 1.0)  # zoom of image, mask and boxes before the crop
+    flip: float = Field(default=0.5, ge=0, le=1)  # probability of a horizontal mirror
+    brightness: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this
+    contrast: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this, around mid-grey
+    saturation: float = Field(default=0.0, ge=0, le=1)  # factor in 1 +- this
+    tint: float = Field(default=0.0, ge=0, lt=1)  # factor per colour channel in 1 +- this
+    gamma: float = Field(default=0.0, ge=0, lt=1)  # exponent in exp(+- this)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augment":
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Data:
+    """Which samples, and how they become batches. `root` is the folder given by `--data`; empty for generated data."""
+
+    dataset: str
+    root: str = ""
+    train_split: str = "train"
+    val_split: str = "val"
+    crop_size: tuple[int, int] = (513, 513)  # of a training sample; validation sees whole images
+    batch_size: int = Field(default=8, ge=1)  # per process
+    workers: int = Field(default=0, ge=0)  # loader processes; the result does not depend on their number
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> "Data":
+        if min(self.crop_size) < 33:
+            raise ValueError(f"crop_size must be at least 33 x 33, got {self.crop_size}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Optim:
+    """The optimizer and its learning-rate curve: linear warm-up, then `schedule` down to zero at the last step."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(gt=0)
+    schedule: Literal["poly", "cosine"] = "poly"
+    warmup_steps: int = Field(default=0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD: Nesterov momentum; AdamW: beta1
+    weight_decay: float = Field(default=1e-4, ge=0)  # on weights of rank > 1: none on biases and normalisation
+    ema_decay: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # moving average of the weights, which is then what is saved; 0: none
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Loss:
+    """Cross-entropy over the pixels that are not void."""
+
+    # "log": weight 1 / log(1.1 + share of the class), ENet (Paszke 2016, sec. 5.2) with a steeper constant
+    class_weights: Literal["none", "log"] = "none"
+    auxiliary: float = Field(default=0.0, ge=0)  # weight of the auxiliary head's loss, where the model has one
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Recipe:
+    """A whole run. `model_options` are keyword arguments of the model's builder, such as output_stride."""
+
+    name: str
+    model: str
+    task: Literal["segment"] = "segment"
+    data: Data
+    optim: Optim
+    loss: Loss = Loss()
+    steps: int = Field(ge=1)
+    model_options: dict[str, Option] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, npu, mps
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    validate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
+
+
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean a, b?' for the known names nearest to `name`, or the known names where none is near."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(close)}?" if close else f" Known: {', '.join(known)}."
+
+
+def recipe_to_json(recipe: Recipe) -> str:
+    return _ADAPTER.dump_json(recipe, indent=2).decode() + "\n"
+
+
+def recipe_from_json(text: str, *, source: str) -> Recipe:
+    """Raises ValueError naming `source` and the field at fault."""
+    try:
+        return _validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: not valid JSON: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found. Expected a recipe as JSON, such as a run folder's recipe.json.")
+    return recipe_from_json(path.read_text(), source=str(path))
+
+
+def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """Apply `--set` assignments such as `optim.lr=0.02` or `data.crop_size=[256,320]`, checked against the fields.
+
+    A value is read as JSON, and as plain text where it is none. Raises ValueError with the nearest field names for an
+    unknown field, and with the expected type for a wrong value.
+    """
+    values: dict[str, Any] = _ADAPTER.dump_python(recipe)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: expected field=value, such as optim.lr=0.02.")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *parents, leaf = path.strip().split(".")
+        part: Any = values
+        for parent in parents:
+            _require(parent, part, path, assignment)
+            part = part[parent]
+        if part is not values.get("model_options"):
+            _require(leaf, part, path, assignment)
+        part[leaf] = value
+        try:
+            _validate(values)
+        except ValueError as error:
+            raise ValueError(f"--set {assignment}: {error}") from error
+    return _validate(values)
+
+
+def _require(name: str, part: Any, path: str, assignment: str) -> None:
+    if not isinstance(part, dict) or name not in part:
+        hint = nearest(name, part) if isinstance(part, dict) else " A field without parts stands before it."
+        elsewhere = [p for p in field_paths() if p.endswith(f".{name}")]
+        raise ValueError(
+            f"--set {assignment}: a recipe has no field '{path}'.{hint}"
+            + (f" There is {' and '.join(elsewhere)}." if elsewhere else "")
+        )
+
+
+def field_paths(part: type = Recipe, prefix: str = "") -> list[str]:
+    """All fields of a recipe as dotted paths, in order."""
+    paths = []
+    for field in dataclasses.fields(part):
+        if dataclasses.is_dataclass(field.type):
+            paths += field_paths(field.type, f"{prefix}{field.name}.")  # type: ignore[arg-type]
+        else:
+            paths.append(prefix + field.name)
+    return paths
+
+
+def _validate(values: Any) -> Recipe:
+    try:
+        return _ADAPTER.validate_python(values, strict=None)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            *parents, leaf = where.split(".")
+            known = [p for p in field_paths() if p.split(".")[: len(parents)] == parents]
+            raise ValueError(f"unknown field '{where}'.{nearest(leaf, [p.split('.')[-1] for p in known])}") from error
+        found = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}.") from error

@@ -1,0 +1,125 @@
+"""Sample and Batch: what a dataset gives, what a training step eats; reading images and masks from disk.
+
+A dataset turns files into `Sample`s; it does not augment and makes no tensors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from veduta.labels import LabelMap
+
+MAX_PIXELS = 178_956_970  # decoded images beyond this are refused before any memory is taken (0.5 GiB of RGB)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known about it.
+
+    image: (H, W, 3) uint8 RGB. mask: (H, W) uint8 train ids, 255 void. boxes: (N, 4) float32 xyxy pixels.
+    box_classes: (N,) int64 train ids. scene_class: class of the whole image. name: unique inside its split, no ending.
+    """
+
+    image: NDArray[np.uint8]
+    name: str
+    mask: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_classes: NDArray[np.int64] | None = None
+    scene_class: int | None = None
+
+
+class SampleDataset(Protocol):
+    """What every entry of DATASETS gives: samples by index, the one label map, no augmentation, no tensors."""
+
+    labels: LabelMap
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class Batch(NamedTuple):
+    """images: (N, 3, H, W) uint8 RGB. masks: (N, H, W) uint8 train ids, 255 void. names: of the N samples."""
+
+    images: Tensor
+    masks: Tensor
+    names: tuple[str, ...]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one size -> Batch. Images come out channels_last, because that is how they lie in memory."""
+    images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
+    masks = torch.from_numpy(np.stack([s.mask for s in samples if s.mask is not None]))
+    return Batch(images, masks, tuple(s.name for s in samples))
+
+
+def to_unit_range(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 images of a batch -> float32 in [0, 1] on `device`; uint8 is what crosses to the device."""
+    return images.to(device, non_blocking=True).float().div_(255)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open lazily: the header is read and judged, no pixel is decoded yet."""
+    try:
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} not found.") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path}: not a readable image ({error}). Replace the file or take it off the list."
+        ) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{path}: {image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}. Cut it into tiles."
+        )
+    return image
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Image file -> (H, W, 3) uint8 RGB, upright by its EXIF orientation. Grey, palette and CMYK are converted."""
+    with _open(path) as image:
+        try:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"{path}: cannot be decoded ({error}). Replace the file or take it off the list."
+            ) from error
+
+
+def read_ids(path: Path, labels: LabelMap) -> NDArray[np.uint8]:
+    """Index mask file (8-bit grey or palette) -> (H, W) uint8 train ids, void as 255.
+
+    Raises ValueError for colour masks, 16-bit masks and values outside the label map, naming the file.
+    """
+    with _open(path) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(
+                f"{path}: a mask must hold one 8-bit class index per pixel (grey or palette PNG), this one is of mode "
+                f"{image.mode}. Convert colours to the indices of label map '{labels.name}' first."
+            )
+        try:
+            ids = np.asarray(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(
+                f"{path}: cannot be decoded ({error}). Replace the file or take it off the list."
+            ) from error
+    return labels.encode(ids, path=path)
+
+
+def read_pair(image_path: Path, mask_path: Path, labels: LabelMap, *, name: str) -> Sample:
+    """Image and mask of one sample. Raises ValueError where their sizes differ."""
+    image, mask = read_rgb(image_path), read_ids(mask_path, labels)
+    if image.shape[:2] != mask.shape:
+        raise ValueError(
+            f"{mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]}, its image {image_path} is "
+            f"{image.shape[1]} x {image.shape[0]} (width x height). Masks must have their image's size; resize masks "
+            "with nearest neighbour only."
+        )
+    return Sample(image=image, mask=mask, name=name)

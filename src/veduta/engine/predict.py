@@ -1,0 +1,95 @@
+"""Predict: image files in; index masks, overlays and one JSON out, under the images' own names."""
+
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from veduta.checkpoint import write_atomically, write_text
+from veduta.data.folder import IMAGE_ENDINGS
+from veduta.data.sample import read_rgb
+from veduta.engine.predictor import Predictor
+from veduta.engine.progress import ProgressLine
+from veduta.labels import LabelMap
+from veduta.tasks.prediction import draw_mask
+
+
+def find_images(arguments: Sequence[str]) -> dict[str, Path]:
+    """Files, folders (searched downwards) and globs -> output name -> image file, in order.
+
+    The name is the path below the given folder, or the file name, without its ending. Raises FileNotFoundError where
+    an argument finds nothing and ValueError where two images would share a name.
+    """
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+            named = [(p.relative_to(path).with_suffix("").as_posix(), p) for p in images]
+        else:
+            files = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
+            named = [(p.stem, p) for p in files if p.is_file()]
+        if not named:
+            raise FileNotFoundError(f"{argument}: no images found ({', '.join(IMAGE_ENDINGS)}).")
+        for name, image in named:
+            if found.setdefault(name, image).resolve() != image.resolve():
+                raise ValueError(
+                    f"{found[name]} and {image} would both be written as {name}.png. Predict them into two folders."
+                )
+    return found
+
+
+def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: ProgressLine) -> list[tuple[Path, str]]:
+    """Write out/masks/NAME.png (file ids, with the palette), out/overlays/NAME.jpg and out/predictions.json.
+
+    Returns the images that could not be read, with the reason. Raises FileExistsError where `out` exists.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists. Choose another --out, or move this folder away: nothing is overwritten.")
+    labels = predictor.labels
+    rows, failed = [], []
+    for done, (name, path) in enumerate(images.items(), start=1):
+        try:
+            image = read_rgb(path)
+        except (ValueError, OSError) as error:
+            failed.append((path, str(error)))
+            continue
+        mask = predictor([image])[0].mask
+        _save(out / "masks" / f"{name}.png", _index_image(mask, labels))
+        _save(out / "overlays" / f"{name}.jpg", Image.fromarray(draw_mask(image, mask, labels)))
+        counts = np.bincount(mask.reshape(-1), minlength=labels.num_classes)
+        shares = {n: round(int(c) / mask.size, 6) for n, c in zip(labels.names, counts, strict=False) if c}
+        rows.append(
+            {"name": name, "file": str(path), "height": mask.shape[0], "width": mask.shape[1], "shares": shares}
+        )
+        line.count("predicting", done, len(images))
+    info = predictor.backend.info
+    content = {
+        "model": {"name": info.recipe.model, "recipe": info.recipe.name, "weights_sha256": info.weights_sha256},
+        "classes": [{"file_id": c.file_id, "name": c.name, "color": c.color} for c in labels.classes],
+        "images": rows,
+        "failed": [{"file": str(path), "why": why} for path, why in failed],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "predictions.json", json.dumps(content, indent=1) + "\n")
+    return failed
+
+
+def _index_image(mask: NDArray[np.uint8], labels: LabelMap) -> Image.Image:
+    """A palette image whose pixel values are the data set's file ids and whose colours are the label map's."""
+    image = Image.fromarray(labels.decode(mask))
+    palette = np.zeros((256, 3), np.uint8)
+    for label in labels.classes:
+        palette[label.file_id] = label.color
+    image.putpalette(palette.tobytes())
+    return image
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".png": "PNG", ".jpg": "JPEG"}[path.suffix]
+    write_atomically(path, lambda temporary: image.save(temporary, format=kind, quality=92))

@@ -1,0 +1,205 @@
+"""Train: a recipe and data in, a run folder out."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from veduta.backends import TorchBackend
+from veduta.checkpoint import (
+    ModelInfo,
+    find_model,
+    hash_weights,
+    load_weights,
+    save_model,
+    write_atomically,
+    write_text,
+)
+from veduta.config import Recipe, recipe_to_json
+from veduta.data import open_dataset
+from veduta.data.doctor import SplitSummary, check_samples
+from veduta.data.loader import train_loader
+from veduta.data.sample import Batch, SampleDataset, to_unit_range
+from veduta.device import autocast, check_precision, grad_scaler, keep_freed_memory, seed_everything, select_device
+from veduta.engine.evaluate import evaluate
+from veduta.engine.optim import MovingAverage, build_optimizer, learning_rate
+from veduta.engine.predictor import Predictor
+from veduta.engine.progress import ProgressLine
+from veduta.engine.runlog import RunLog, environment
+from veduta.labels import LabelMap
+from veduta.models import build_model
+from veduta.tasks import TASKS
+from veduta.tasks.evaluation import Evaluation
+from veduta.tasks.prediction import draw_mask
+
+MOST_DRAWN = 8  # samples of the first batch that are drawn
+
+
+def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = None) -> Evaluation:
+    """Train `recipe` into the new folder `out`; returns the best checkpoint's evaluation on the validation split.
+
+    User mistakes raise ValueError or OSError before the first step where they can be known. FloatingPointError: the
+    loss is no number any more.
+    """
+    if out.exists():
+        raise FileExistsError(
+            f"{out} exists. A run gets a folder of its own: choose another --out, or move this one away."
+        )
+    device = select_device(recipe.device)
+    check_precision(device, recipe.precision)
+    seed_everything(recipe.seed)
+    keep_freed_memory()
+    data = recipe.data
+    train_set, val_set = open_dataset(data, data.train_split), open_dataset(data, data.val_split)
+    labels = train_set.labels
+    task = TASKS[recipe.task](labels, recipe.loss)
+    model = build_model(recipe.model, labels.num_classes, **recipe.model_options)
+    start = load_init(model, init) if init else "from scratch"
+    line.say(f"{recipe.model}, {labels.num_classes} classes, on {device}, {start}")
+    summary = _check_data({data.train_split: train_set, data.val_split: val_set}, line)
+    task.fit_classes(summary[data.train_split].pixels)
+
+    _make_run_folder(out, recipe, labels, summary)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    log = RunLog(out, line, steps=recipe.steps, batch_size=data.batch_size, samples=len(train_set))
+    keeper = _Keeper(recipe, labels, val_set, out / "checkpoints", log)
+    optimizer, scaler = build_optimizer(model, recipe.optim), grad_scaler(device, recipe.precision)
+    average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
+    recent: list[tuple[Tensor, tuple[str, ...]]] = []  # losses, on the device until a row of the log is due, and names
+    waited, row_started = 0.0, time.perf_counter()
+    loader = iter(train_loader(train_set, data, steps=recipe.steps, seed=recipe.seed, pin_memory=device.type != "cpu"))
+    for step in range(1, recipe.steps + 1):
+        asked = time.perf_counter()
+        batch = next(loader)
+        waited += time.perf_counter() - asked
+        if step == 1:
+            draw_batch(batch, labels, out / "first_batch.png")
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.optim, step - 1, recipe.steps)
+        model.train()
+        with autocast(device, recipe.precision):
+            outputs = model(to_unit_range(batch.images, device))
+            loss = torch.stack(list(task.losses(outputs, batch).values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if average:
+            average.update(model)
+        recent.append((loss.detach(), batch.names))
+        if log.due(step):
+            losses = _read_losses(recent, step)
+            now = time.perf_counter()
+            rate = optimizer.param_groups[0]["lr"]
+            log.training(step, losses, lr=rate, seconds=now - row_started, waited=waited, device=device)
+            recent, waited, row_started = [], 0.0, now
+        if step == recipe.steps or (recipe.validate_every and step % recipe.validate_every == 0):
+            keeper.keep(average.model if average else model, step, device)
+            row_started = time.perf_counter()
+    assert keeper.best is not None
+    return keeper.best
+
+
+class _Keeper:
+    """Validates now and then, and keeps the last and the best checkpoint."""
+
+    def __init__(self, recipe: Recipe, labels: LabelMap, dataset: SampleDataset, folder: Path, log: RunLog) -> None:
+        self.recipe, self.labels, self.dataset, self.folder, self.log = recipe, labels, dataset, folder, log
+        self.best: Evaluation | None = None
+
+    def keep(self, model: nn.Module, step: int, device: torch.device) -> None:
+        """Score `model` on the validation split, write it as last.safetensors, and as best.safetensors if it is."""
+        weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        info = ModelInfo(recipe=self.recipe, labels=self.labels, step=step, weights_sha256=hash_weights(weights))
+        data = self.recipe.data
+        evaluation = evaluate(
+            Predictor(TorchBackend(model, info, device)),
+            self.dataset,
+            name=data.dataset,
+            split=data.val_split,
+            batch_size=data.batch_size,
+            progress=lambda done, total: self.log.line.count("validating", done, total),
+        )
+        scores = {
+            "val_mean_iou": evaluation.scores.mean_iou,
+            "val_pixel_accuracy": evaluation.scores.pixel_accuracy,
+        }
+        info = dataclasses.replace(info, scores=scores)
+        save_model(self.folder / "last.safetensors", weights, info)
+        if self.best is None or evaluation.scores.mean_iou > self.best.scores.mean_iou:
+            self.best = evaluation
+            save_model(self.folder / "best.safetensors", weights, info)
+        self.log.validation(step, scores)
+        self.log.draw_curves()
+
+
+def _check_data(splits: dict[str, SampleDataset], line: ProgressLine) -> dict[str, SplitSummary]:
+    """Read every sample once; raises ValueError where training or validation would fail later."""
+    return {
+        name: check_samples(
+            dataset,
+            name=f"split '{name}'",
+            progress=lambda d, t, name=name: line.count(f"checking {name}", d, t),  # type: ignore[misc]
+        )
+        for name, dataset in splits.items()
+    }
+
+
+def _make_run_folder(out: Path, recipe: Recipe, labels: LabelMap, summary: dict[str, SplitSummary]) -> None:
+    (out / "checkpoints").mkdir(parents=True)
+    write_text(out / "recipe.json", recipe_to_json(recipe))
+    write_text(out / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    content = {
+        name: {
+            "samples": split.num_samples,
+            "void_pixels": split.void,
+            "pixels": dict(zip(labels.names, split.pixels.tolist(), strict=True)),
+        }
+        for name, split in summary.items()
+    }
+    write_text(out / "data.json", json.dumps(content, indent=1) + "\n")
+
+
+def load_init(model: nn.Module, init: Path) -> str:
+    """Start from the weights of a run or a safetensors file; returns a sentence on what was taken.
+
+    Tensors are matched by name and shape. Raises ValueError where fewer than half of the model's tensors are found:
+    that is another network.
+    """
+    path = find_model(init)
+    weights, _ = load_weights(path)
+    own = model.state_dict()
+    taken = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    fresh = [name for name in own if name not in taken]
+    if len(taken) < len(own) / 2:
+        raise ValueError(
+            f"--init {path}: only {len(taken)} of the model's {len(own)} tensors are in it by name and shape; "
+            f"it belongs to another network. The model wants, for one, {fresh[0]} {tuple(own[fresh[0]].shape)}."
+        )
+    model.load_state_dict({**own, **taken})
+    start = f"{len(taken)} of {len(own)} tensors from {path}"
+    return f"{start}; from scratch: {', '.join(fresh)}" if fresh else start
+
+
+def _read_losses(recent: list[tuple[Tensor, tuple[str, ...]]], step: int) -> list[float]:
+    losses: list[float] = torch.stack([loss for loss, _ in recent]).tolist()
+    for offset, (loss, (_, names)) in enumerate(zip(losses, recent, strict=True)):
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss of step {step - len(losses) + offset + 1} is {loss}; its batch: {', '.join(names)}. The "
+                "checkpoints before it are intact. Lower optim.lr, or look at these files."
+            )
+    return losses
+
+
+def draw_batch(batch: Batch, labels: LabelMap, path: Path) -> None:
+    """A PNG of the batch as the network sees it: images above, the same with their labels drawn over them below."""
+    images = batch.images[:MOST_DRAWN].permute(0, 2, 3, 1).contiguous().numpy()
+    overlays = [draw_mask(image, mask, labels) for image, mask in zip(images, batch.masks.numpy(), strict=False)]
+    picture = np.concatenate([np.concatenate(list(images), axis=1), np.concatenate(overlays, axis=1)], axis=0)
+    write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, format="PNG"))

@@ -1,0 +1,42 @@
+"""Semantic segmentation: one class per pixel."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from veduta.config import Loss
+from veduta.data.sample import Batch
+from veduta.labels import LabelMap
+from veduta.tasks.losses import cross_entropy
+from veduta.tasks.metrics import ConfusionMatrix
+
+
+class Segment:
+    """Reads `mask_logits` (N, num_classes, H, W), and `aux_mask_logits` of that shape where a model gives them."""
+
+    def __init__(self, labels: LabelMap, loss: Loss) -> None:
+        self.labels, self.loss = labels, loss
+        self.class_weights: Tensor | None = None
+
+    def fit_classes(self, pixel_counts: NDArray[np.int64]) -> None:
+        """Set the class weights from the training pixels of each class (num_classes,), as the recipe's loss says."""
+        if self.loss.class_weights == "log":
+            share = pixel_counts / pixel_counts.sum()
+            weights = 1 / np.log(1.1 + share)
+            self.class_weights = torch.tensor(weights / (weights * share).sum(), dtype=torch.float32)
+
+    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name; their sum is what training minimises."""
+        weights = None if self.class_weights is None else self.class_weights.to(batch.masks.device)
+        losses = {"mask": cross_entropy(outputs["mask_logits"], batch.masks, weights)}
+        if self.loss.auxiliary and "aux_mask_logits" in outputs:
+            losses["aux_mask"] = self.loss.auxiliary * cross_entropy(outputs["aux_mask_logits"], batch.masks, weights)
+        return losses
+
+    def predict(self, outputs: dict[str, Tensor]) -> Tensor:
+        """(N, H, W) uint8 train ids, on the device of the outputs."""
+        return outputs["mask_logits"].argmax(dim=1).to(torch.uint8)
+
+    def metric(self) -> ConfusionMatrix:
+        return ConfusionMatrix(self.labels.num_classes)

@@ -1,0 +1,167 @@
+"""Contract of every entry of MODELS, and the exact sizes of the published networks."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from veduta.models import MODELS, build_model
+from veduta.models.layers import Backbone, Normalize
+from veduta.models.mobilenet_v2 import MobileNetV2
+from veduta.models.resnest import resnest50
+from veduta.models.resnet import resnet18, resnet50
+
+SEGMENTERS = [name for name in MODELS if name.startswith("deeplab")]
+
+SIZES = {  # trainable values and state-dict entries of the published classifiers, 1000 classes
+    "resnet18": (11_689_512, 122),
+    "resnet34": (21_797_672, 218),
+    "resnet50": (25_557_032, 320),
+    "resnet101": (44_549_160, 626),
+    "resnet152": (60_192_808, 932),
+    "resnest14": (10_611_688, 152),
+    "resnest26": (17_069_448, 260),
+    "resnest50": (27_483_240, 476),
+    "resnest101": (48_275_016, 935),
+    "resnest200": (70_201_544, 1826),
+    "resnest269": (110_929_480, 2447),
+    "resnest50_fast_1s1x64d": (26_217_896, 476),
+    "resnest50_fast_2s1x64d": (27_483_240, 476),
+    "resnest50_fast_4s1x64d": (31_912_712, 476),
+    "resnest50_fast_1s2x40d": (25_946_680, 476),
+    "resnest50_fast_2s2x40d": (26_943_792, 476),
+    "resnest50_fast_4s2x40d": (30_417_592, 476),
+    "resnest50_fast_1s4x24d": (25_677_000, 476),
+    "mobilenet_v2": (3_504_872, 314),
+}
+
+
+def on_meta(name: str, num_classes: int, **options: object) -> nn.Module:
+    """The model without values: shapes and counts cost nothing, however large it is."""
+    with torch.device("meta"):
+        return build_model(name, num_classes, **options).eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_have_the_promised_names_and_shapes(name: str) -> None:
+    outputs = on_meta(name, 5)(torch.rand(2, 3, 65, 97, device="meta"))
+    shapes = {key: tuple(value.shape) for key, value in outputs.items()}
+    masks = {"mask_logits": (2, 5, 65, 97), "aux_mask_logits": (2, 5, 65, 97)}
+    assert shapes == {"class_logits": (2, 5)} or ("mask_logits" in shapes and shapes.items() <= masks.items())
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_segmenters_take_any_size_from_33_at_any_output_stride(name: str) -> None:
+    for output_stride, size in [(8, (33, 33)), (16, (64, 47)), (32, (129, 98))]:
+        model = on_meta(name, 3, output_stride=output_stride)
+        assert model(torch.rand(1, 3, *size, device="meta"))["mask_logits"].shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus_tiny", "deeplabv3plus_mobilenet_v2", "resnet18", "resnest14"])
+def test_a_fresh_model_gives_finite_numbers_of_moderate_size(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, 5).eval()
+    with torch.inference_mode():
+        outputs = model(torch.rand(1, 3, 65, 97))
+    assert all(values.isfinite().all() and values.abs().max() < 100 for values in outputs.values())
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_classifiers_have_the_published_sizes(name: str) -> None:
+    model = on_meta(name, 1000)
+    assert (sum(p.numel() for p in model.parameters()), len(model.state_dict())) == SIZES[name]
+
+
+@pytest.mark.parametrize(("name", "count"), [("deeplabv3_resnest50", 43_929_254), ("deeplabv3_resnest101", 64_721_030)])
+def test_deeplabv3_has_the_published_number_of_parameters(name: str, count: int) -> None:
+    assert sum(p.numel() for p in on_meta(name, 19).parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("resnet18", ["conv1.weight", "bn1.running_var", "layer1.0.conv1.weight", "layer2.0.downsample.1.bias"]),
+        ("resnet50", ["layer1.0.downsample.0.weight", "layer4.2.bn3.weight", "fc.bias"]),
+        ("mobilenet_v2", ["features.0.0.weight", "features.1.conv.1.weight", "features.1.conv.2.bias"]),
+        ("mobilenet_v2", ["features.17.conv.0.0.weight", "features.17.conv.3.bias", "features.18.1.weight"]),
+        ("mobilenet_v2", ["classifier.1.weight"]),
+    ],
+)
+def test_state_dict_names_are_torchvisions(name: str, keys: list[str]) -> None:
+    assert set(keys) <= set(on_meta(name, 1000).state_dict())
+
+
+def sizes(features: list[Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(feature.shape[1:]) for feature in features]
+
+
+@pytest.mark.parametrize("backbone", [resnet18, resnet50, resnest50, MobileNetV2])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_backbones_stop_striding_at_the_output_stride(backbone: Callable[..., Backbone], output_stride: int) -> None:
+    with torch.device("meta"):
+        model = backbone(output_stride=output_stride).eval()
+        features = model(torch.rand(1, 3, 65, 97))
+    strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    expected = [(-(-65 // stride), -(-97 // stride)) for stride in strides]
+    assert sizes(features) == [(c, *size) for c, size in zip(model.out_channels, expected, strict=True)]
+
+
+@pytest.mark.parametrize("backbone", [resnet18, resnet50, MobileNetV2])
+def test_dilation_computes_the_strided_features_at_the_strided_places(backbone: Callable[..., Backbone]) -> None:
+    """With ResNeSt it does not: its strides are average pools."""
+    torch.manual_seed(0)
+    strided = backbone(output_stride=32).eval()
+    for parameter in strided.parameters():
+        nn.init.normal_(parameter, std=0.1)  # the zero gammas would hide the blocks
+    dilated = backbone(output_stride=8).eval()
+    dilated.load_state_dict(strided.state_dict())
+    images = torch.rand(1, 3, 65, 97)
+    with torch.inference_mode():
+        coarse, fine = strided(images)[-1], dilated(images)[-1]
+    torch.testing.assert_close(fine[:, :, ::4, ::4], coarse, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_output_stride_is_refused() -> None:
+    with pytest.raises(ValueError, match="output_stride is 12; choose 8, 16 or 32"):
+        build_model("deeplabv3plus_tiny", 5, output_stride=12)
+
+
+def test_tiny_is_tiny_and_gives_every_parameter_a_gradient() -> None:
+    torch.manual_seed(0)
+    model = build_model("deeplabv3plus_tiny", 5)
+    assert sum(p.numel() for p in model.parameters()) < 300_000
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # a zero gamma hides the rest of its block in the first step
+    model(torch.rand(2, 3, 65, 97))["mask_logits"].square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnest14"])
+def test_residual_blocks_start_as_their_shortcut(name: str) -> None:
+    model = build_model(name, 5)
+    last = "bn2" if name == "resnet18" else "bn3"
+    gammas = [p for n, p in model.named_parameters() if n.startswith("layer") and n.endswith(f".{last}.weight")]
+    assert gammas
+    assert not any(gamma.any() for gamma in gammas)
+
+
+def test_normalize_is_the_published_one_and_not_in_the_state_dict() -> None:
+    normalize = Normalize(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    images = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)
+    assert normalize(images).flatten().tolist() == [-1.0, 1.0, 1.0]
+    assert not normalize.state_dict()
+
+
+def test_an_unknown_model_lists_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no model 'resnset50'.*resnest50"):
+        build_model("resnset50", 5)
+
+
+def test_an_unknown_option_lists_those_of_the_model() -> None:
+    with pytest.raises(ValueError, match=r"no option 'outputstride'.*output_stride, aux; nearest: output_stride"):
+        build_model("deeplabv3_resnest50", 5, outputstride=8)
+    with pytest.raises(ValueError, match=r"no option 'output_stride'\. It has none"):
+        build_model("resnet50", 5, output_stride=8)
