@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # JSON has neither, so a recipe must not
 
 Option = bool | int | float | str
 
@@ -127,7 +127,7 @@ def recipe_from_json(text: str, *, source: str) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found. Expected a recipe as JSON, such as a run folder's recipe.json.")
-    return recipe_from_json(path.read_text(), source=str(path))
+    return recipe_from_json(path.read_text(encoding="utf-8"), source=str(path))
 
 
 def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
@@ -136,8 +136,8 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     A value is read as JSON, and as plain text where it is none. Raises ValueError with the nearest field names for an
     unknown field, and with the expected type for a wrong value.
     """
-    values: dict[str, Any] = _ADAPTER.dump_python(recipe)
     for assignment in assignments:
+        values: dict[str, Any] = _ADAPTER.dump_python(recipe)
         path, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: expected field=value, such as optim.lr=0.02.")
@@ -154,10 +154,10 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
             _require(leaf, part, path, assignment)
         part[leaf] = value
         try:
-            _validate(values)
+            recipe = _validate(values)
         except ValueError as error:
             raise ValueError(f"--set {assignment}: {error}") from error
-    return _validate(values)
+    return recipe
 
 
 def _require(name: str, part: Any, path: str, assignment: str) -> None:
@@ -186,7 +186,7 @@ def _validate(values: Any) -> Recipe:
         return _ADAPTER.validate_python(values, strict=None)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
         if first["type"] == "unexpected_keyword_argument":
             *parents, leaf = where.split(".")
             known = [p for p in field_paths() if p.split(".")[: len(parents)] == parents]

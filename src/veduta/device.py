@@ -78,6 +78,11 @@ def keep_freed_memory() -> None:
             libc.mallopt(trim_threshold, whole_memory)
 
 
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Whether PyTorch's fused optimizers run there: one kernel for all parameters instead of several for each."""
+    return device.type in ("cpu", "cuda", "mps")
+
+
 def peak_memory(device: torch.device) -> int:
     """Largest memory use so far in bytes: of the device, or of this process on a CPU."""
     if device.type == "cuda":

@@ -17,6 +17,8 @@ IGNORE_INDEX = 255  # the train id of void; no loss and no metric sees it
 MAX_CLASSES = IGNORE_INDEX  # train ids travel as uint8, so 0..254 are left for classes
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")  # what a classes.csv calls its void row
 
+ENCODING = "utf-8-sig"  # spreadsheets put a byte-order mark before UTF-8
+
 FROZEN = ConfigDict(extra="forbid")
 
 
@@ -107,18 +109,23 @@ def read_label_map(path: Path) -> LabelMap:
     """
     try:
         if path.suffix == ".json":
-            return TypeAdapter(LabelMap).validate_python({"name": path.parent.name, **json.loads(path.read_text())})
+            content = json.loads(path.read_text(encoding=ENCODING))
+            named = {"name": path.parent.name, **content} if isinstance(content, dict) else content
+            return TypeAdapter(LabelMap).validate_python(named)
         return _from_csv(path)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))} {first['msg']}".replace("  ", " ")) from error
+        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{path}: {where} {what}.".replace("  ", " ")) from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from error
+        raise ValueError(f"{path}: not valid JSON: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 def _from_csv(path: Path) -> LabelMap:
     classes, void_ids = [], []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding=ENCODING) as file:
         reader = csv.DictReader(file)
         missing = {"index", "name", "r", "g", "b"} - set(reader.fieldnames or ())
         if missing:
@@ -126,12 +133,13 @@ def _from_csv(path: Path) -> LabelMap:
         for row in reader:
             try:
                 index, color = int(row["index"]), (int(row["r"]), int(row["g"]), int(row["b"]))
-            except (TypeError, ValueError) as error:
+                name = row["name"].strip()
+            except (TypeError, ValueError, AttributeError) as error:
                 raise ValueError(
-                    f"{path}, line {reader.line_num}: index, r, g, b must be whole numbers, got {row}."
+                    f"{path}, line {reader.line_num}: expected a name, and whole numbers as index, r, g, b, got {row}."
                 ) from error
-            if row["name"].strip().lower() in VOID_NAMES:
+            if name.lower() in VOID_NAMES:
                 void_ids.append(index)
             else:
-                classes.append(LabelClass(file_id=index, name=row["name"].strip(), color=color))
+                classes.append(LabelClass(file_id=index, name=name, color=color))
     return LabelMap(name=path.parent.name, classes=tuple(classes), void_ids=tuple(void_ids))

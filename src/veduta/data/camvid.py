@@ -1,7 +1,7 @@
 """CamVid with 11 classes at 360x480, in the layout of the SegNet tutorial.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 2009. 367 train, 101 val, 233 test images.
-    CamVid/train.txt             lines `train/NAME.jpg trainannot/NAME.png`, relative to CamVid/
+    CamVid/train.txt             lines `train/NAME.jpg trainannot/NAME.png`, with or without /SegNet/CamVid/ before each
     CamVid/train/NAME.jpg        photos (.jpg or .png)
     CamVid/trainannot/NAME.png   8-bit class indices, 11 is void
 and the same for val and test.
@@ -51,12 +51,15 @@ class CamVid:
             raise FileNotFoundError(f"{index} not found. --data must be the CamVid folder that holds it, got {root}.")
         self.root = root
         self.pairs: list[tuple[str, str]] = []
+        published = "/SegNet/CamVid/"  # where the authors' lists say the data set is
         for number, line in enumerate(index.read_text().splitlines(), start=1):
             match line.split():
                 case [image, mask]:
-                    self.pairs.append((image, mask))
+                    self.pairs.append((image.removeprefix(published), mask.removeprefix(published)))
                 case [_, *_]:
                     raise ValueError(f"{index}, line {number}: expected `image mask`, found '{line}'.")
+        if not self.pairs:
+            raise ValueError(f"{index} lists no images.")
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -18,6 +18,8 @@ from veduta.labels import LabelMap
 
 MAX_PIXELS = 178_956_970  # decoded images beyond this are refused before any memory is taken (0.5 GiB of RGB)
 
+DEEP_MODES = ("I", "F")  # Pillow's 32-bit greys; its 16-bit ones begin with I;16
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -83,8 +85,16 @@ def _open(path: Path) -> Image.Image:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Image file -> (H, W, 3) uint8 RGB, upright by its EXIF orientation. Grey, palette and CMYK are converted."""
+    """Image file -> (H, W, 3) uint8 RGB, upright by its EXIF orientation. Grey, palette and CMYK are converted.
+
+    Raises ValueError for what is no readable image, is too large or has more than 8 bits of grey, naming the file.
+    """
     with _open(path) as image:
+        if image.mode in DEEP_MODES or image.mode.startswith("I;16"):
+            raise ValueError(
+                f"{path}: one channel of more than 8 bits (mode {image.mode}); conversion would cut its values off at "
+                "255. Scale it to 8 bits first."
+            )
         try:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:

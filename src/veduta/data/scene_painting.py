@@ -281,7 +281,8 @@ class Brush:
         y, middle = np.array(places).T[..., None]  # two times (N, 1)
         z = self.z + middle + np.array([-half, half, half, -half])
         u, v = self.canvas.view.at(self.x, y + np.array([0, 0, tall, tall]), z)
-        self.canvas.fill(self.owner, self.canvas.lit(color, self.z, shines=shines), *np.stack([u, v], axis=-1))
+        seen = (*self.canvas.lit(color, self.z, shines=shines), self.owner)
+        cv2.fillPoly(self.canvas.pixels, list(np.stack([u, v], axis=-1).astype(np.int32)), seen)
 
     def glow(self, color: Color, x: float, y: float, radius: float) -> None:
         self.canvas.glow(color, self.point(x, y), radius * self.zoom, radius * self.zoom)
@@ -327,6 +328,7 @@ def paint_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, a
 
 
 def paint_bus(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, away: bool) -> None:
+    """A bus in its lane, seen from behind (`away`) or from the front."""
     canvas.shadow(x, z + 5, 1.7, 6.6)
     bus = Brush(canvas, Kind.BUS, x, z, facing=-1 if x > canvas.view.x else 1)
     paint, length = varied(rng, pick(rng, BUS_PAINT)), 10.0
@@ -612,20 +614,20 @@ def paint_building(
         house.solid(
             trim, [(-0.2, eaves, 0), (-0.2, eaves - 0.5, 0), (-0.2, eaves - 0.5, length), (-0.2, eaves, length)]
         )
-    if z > 55:
-        return
     columns = max(1, int(length / between(rng, 2.2, 3.0)))
     step, half, tall = length / columns, between(rng, 0.45, 0.75), between(rng, 1.4, 1.9)
     panes = [(f * 3.1 + 1.9, (k + 0.5) * step) for f in range(1, floors) for k in range(columns)]
     if gabled:
         panes.append((eaves + 0.3, length / 2))
-    if z < 32:
+    if z < 26:
         frame = scaled(mixed(wall, WHITE, 0.6), sunny)
         house.panes(frame, [(y - 0.12, m) for y, m in panes], half + 0.12, tall + 0.24)
     house.panes(varied(rng, mixed(GLASS, canvas.light.sky[1], 0.3)), panes, half, tall)
     bright = [pane for pane in panes if rng.random() < canvas.light.lit_windows]
     if bright:
         house.panes(varied(rng, LAMP), bright, half, tall, shines=True)
+    if z > 40:
+        return
     if rng.random() < 0.6:  # a shop: window, door, awning
         lamps = canvas.light.lamps
         house.panes(LAMP if lamps else GLASS, [(0.6, length * 0.38)], length * 0.3, 1.8, shines=lamps)

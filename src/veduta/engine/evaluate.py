@@ -99,6 +99,7 @@ def evaluate(
             per_image.append(score)
             examples.offer(Example(score=score, image=sample.image, truth=sample.mask, prediction=prediction.mask))
         progress(len(per_image) + len(failed), len(dataset))
+    progress(len(dataset), len(dataset))  # also where the last samples failed
     seen = metric.void + int(metric.counts.sum())
     return Evaluation(
         dataset=name,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from veduta.config import Optim
 
 
-def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, optim: Optim, *, fused: bool) -> torch.optim.Optimizer:
     """Weights decay, biases and normalisation do not: they are the parameters of rank 1."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -17,8 +17,8 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999))
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0, fused=fused)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=fused)
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import platform
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +83,10 @@ class RunLog:
 
     def draw_curves(self) -> None:
         """curves.png: loss and learning rate over steps, validation scores below."""
-        from matplotlib.figure import Figure  # late: it is slow to import
+        # Late: it is slow to import, and it keeps a cache of fonts, which must not land in the user's home.
+        with tempfile.TemporaryDirectory(dir=self.folder) as cache:
+            os.environ["MPLCONFIGDIR"] = cache
+            from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 6), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True)

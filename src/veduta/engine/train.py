@@ -25,7 +25,15 @@ from veduta.data import open_dataset
 from veduta.data.doctor import SplitSummary, check_samples
 from veduta.data.loader import train_loader
 from veduta.data.sample import Batch, SampleDataset, to_unit_range
-from veduta.device import autocast, check_precision, grad_scaler, keep_freed_memory, seed_everything, select_device
+from veduta.device import (
+    autocast,
+    check_precision,
+    grad_scaler,
+    has_fused_optimizers,
+    keep_freed_memory,
+    seed_everything,
+    select_device,
+)
 from veduta.engine.evaluate import evaluate
 from veduta.engine.optim import MovingAverage, build_optimizer, learning_rate
 from veduta.engine.predictor import Predictor
@@ -68,7 +76,8 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     log = RunLog(out, line, steps=recipe.steps, batch_size=data.batch_size, samples=len(train_set))
     keeper = _Keeper(recipe, labels, val_set, out / "checkpoints", log)
-    optimizer, scaler = build_optimizer(model, recipe.optim), grad_scaler(device, recipe.precision)
+    optimizer = build_optimizer(model, recipe.optim, fused=has_fused_optimizers(device))
+    scaler = grad_scaler(device, recipe.precision)
     average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     recent: list[tuple[Tensor, tuple[str, ...]]] = []  # losses, on the device until a row of the log is due, and names
     waited, row_started = 0.0, time.perf_counter()

@@ -1,0 +1,1 @@
+"""Report: a score, its proof and its pictures as one HTML page."""

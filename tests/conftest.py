@@ -1,0 +1,16 @@
+"""Shared fixtures: tiny data sets on disk."""
+
+from pathlib import Path
+
+import pytest
+from layouts import write_camvid, write_folder
+
+
+@pytest.fixture
+def camvid_root(tmp_path: Path) -> Path:
+    return write_camvid(tmp_path / "CamVid")
+
+
+@pytest.fixture
+def folder_root(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "tiny")

@@ -1,0 +1,210 @@
+"""Promises of recipes: equal after JSON, every change checked against its field, errors that name file and field."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from veduta.config import (
+    Augment,
+    Data,
+    Optim,
+    Recipe,
+    field_paths,
+    nearest,
+    read_recipe,
+    recipe_from_json,
+    recipe_to_json,
+    set_fields,
+)
+from veduta.data import DATASETS
+from veduta.models import MODELS
+from veduta.recipes import RECIPES, find_recipe
+
+RECIPE = Recipe(
+    name="small",
+    model="deeplabv3plus_tiny",
+    data=Data(dataset="camvid", crop_size=(64, 96), augment=Augment(scale=(0.5, 2.0))),
+    optim=Optim(lr=0.1),
+    steps=10,
+    model_options={"output_stride": 8, "rate": 1.0, "aux": True, "kind": "8"},
+)
+
+OTHER: dict[str, Any] = {  # another value for each field, as it comes back
+    "name": "other",
+    "model": "resnet18",
+    "task": "segment",
+    "data.dataset": "folder",
+    "data.root": "/somewhere/else",
+    "data.train_split": "trainval",
+    "data.val_split": "test",
+    "data.crop_size": (33, 65),
+    "data.batch_size": 3,
+    "data.workers": 2,
+    "data.augment.scale": (1.0, 1.5),
+    "data.augment.flip": 0.25,
+    "data.augment.brightness": 0.1,
+    "data.augment.contrast": 0.2,
+    "data.augment.saturation": 0.3,
+    "data.augment.tint": 0.4,
+    "data.augment.gamma": 0.5,
+    "optim.name": "adamw",
+    "optim.lr": 0.02,
+    "optim.schedule": "cosine",
+    "optim.warmup_steps": 5,
+    "optim.momentum": 0.8,
+    "optim.weight_decay": 0.0,
+    "optim.ema_decay": 0.99,
+    "loss.class_weights": "log",
+    "loss.auxiliary": 0.4,
+    "steps": 20,
+    "model_options": {"output_stride": 16},
+    "seed": 3,
+    "device": "cpu",
+    "precision": "bf16",
+    "validate_every": 4,
+}
+
+
+def value_at(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def changed_json(**changes: Any) -> str:
+    return json.dumps({**json.loads(recipe_to_json(RECIPE)), **changes})
+
+
+def test_a_recipe_is_equal_after_json_with_the_types_of_its_options() -> None:
+    again = recipe_from_json(recipe_to_json(RECIPE), source="recipe.json")
+    assert again == RECIPE
+    assert [type(v) for v in again.model_options.values()] == [int, float, bool, str]
+
+
+def test_a_recipe_is_equal_after_a_file(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, name="Straße")
+    (tmp_path / "recipe.json").write_text(recipe_to_json(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path / "recipe.json") == recipe
+
+
+def test_a_recipe_cannot_be_changed_in_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        RECIPE.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", field_paths())
+def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
+    value = OTHER[path]
+    changed = set_fields(RECIPE, [f"{path}={value if isinstance(value, str) else json.dumps(value)}"])
+    assert value_at(changed, path) == value
+    assert [p for p in field_paths() if value_at(changed, p) != value_at(RECIPE, p)] in ([path], [])
+    assert recipe_from_json(recipe_to_json(changed), source="recipe.json") == changed
+
+
+@pytest.mark.parametrize("path", [path for path in field_paths() if path != "model_options"])
+def test_every_field_refuses_a_value_of_another_type_by_name(path: str) -> None:
+    with pytest.raises(ValueError, match=rf"^--set {path}=.*: {path}: Input should be .*got \{{'no': 1\}}"):
+        set_fields(RECIPE, [f'{path}={{"no": 1}}'])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.lr=fast", r"optim\.lr: Input should be a valid number.*got 'fast'"),
+        ("optim.lr=0", r"optim\.lr: Input should be greater than 0, got 0"),
+        ("optim.lr=NaN", r"optim\.lr: .*got nan"),
+        ("optim.lr=Infinity", r"optim\.lr: Input should be a finite number, got inf"),
+        ("steps=1.5", r"steps: Input should be a valid integer.*got 1\.5"),
+        ("precision=fp8", r"precision: Input should be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("data.crop_size=[32, 96]", r"data: crop_size must be at least 33 x 33, got \(32, 96\)"),
+        ("data.crop_size=[96]", r"data\.crop_size\.1: Field required"),
+        ("data.augment.scale=[2, 1]", r"data\.augment: scale must be \(low, high\) with 0 < low <= high"),
+        ("model_options.output_stride=[8]", r"model_options\.output_stride.*got \[8\]"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_field_expectation_and_finding(assignment: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        set_fields(RECIPE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.learning=1", r"no field 'optim\.learning'"),
+        ("optim.momentun=1", r"no field 'optim\.momentun'\. Did you mean momentum\?"),
+        ("data.augment.flipp=1", r"Did you mean flip\?"),
+        ("step=3", r"Did you mean steps"),
+        ("lr=1", r"no field 'lr'.*There is optim\.lr\."),
+        ("optim.lr.value=1", r"A field without parts stands before it"),
+        ("optim.lr", r"expected field=value, such as optim\.lr=0\.02"),
+        ('optim={"lr": 1, "momentun": 0}', r"unknown field 'optim\.momentun'\. Did you mean momentum\?"),
+    ],
+)
+def test_a_misspelt_name_gets_a_hint(assignment: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        set_fields(RECIPE, [assignment])
+
+
+def test_model_options_may_be_new() -> None:
+    assert set_fields(RECIPE, ["model_options.dropout=0.5"]).model_options == {**RECIPE.model_options, "dropout": 0.5}
+
+
+def test_later_assignments_see_the_earlier_ones() -> None:
+    changed = set_fields(RECIPE, ['optim={"lr": 1}', "optim.momentum=0.5", "optim.lr=2"])
+    assert changed.optim == Optim(lr=2, momentum=0.5)
+
+
+def test_setting_leaves_the_given_recipe_as_it_was() -> None:
+    before = recipe_to_json(RECIPE)
+    set_fields(RECIPE, ["model_options.output_stride=32", "data.augment.flip=0"])
+    assert recipe_to_json(RECIPE) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (changed_json(stepz=3), r"unknown field 'stepz'\. Did you mean steps\?"),
+        (changed_json(optim={"lr": 1, "learning": 2}), r"unknown field 'optim\.learning'"),
+        (changed_json(steps="many"), r"steps: Input should be a valid integer.*'many'"),
+        (changed_json(optim={}), r"optim\.lr: Field required"),
+        ("[]", r"recipe: Input should be a dictionary.*got \[\]"),
+        ('{"name": ', r"not valid JSON"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused_by_its_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"recipe\.json not found\. Expected a recipe as JSON"):
+        read_recipe(tmp_path / "recipe.json")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_comes_back_equal_and_names_what_exists(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert recipe_from_json(recipe_to_json(recipe), source=name) == recipe
+    assert recipe.name == name and recipe.model in MODELS and recipe.data.dataset in DATASETS
+    assert RECIPES[name].__doc__
+
+
+def test_a_recipe_is_found_by_name_or_by_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe_to_json(RECIPE))
+    assert find_recipe("demo") == RECIPES["demo"]()
+    assert find_recipe(str(path)) == RECIPE
+    with pytest.raises(ValueError, match=r"no recipe is called 'camvit'\. Did you mean camvid"):
+        find_recipe("camvit")
+
+
+def test_nearest_lists_everything_where_nothing_is_near() -> None:
+    assert nearest("xyz", ["apple", "pear"]) == " Known: apple, pear."
+    assert nearest("aple", ["apple", "fig"]) == " Did you mean apple?"

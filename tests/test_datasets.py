@@ -1,0 +1,188 @@
+"""Contract of every entry of DATASETS, and what CamVid and the folder layout promise on their own."""
+
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import LAYOUTS, SIZE, TINY, paint, save
+
+from veduta.config import Data
+from veduta.data import DATASETS, open_dataset
+from veduta.data.camvid import CamVid
+from veduta.data.folder import Folder
+from veduta.data.sample import Sample, SampleDataset
+from veduta.labels import IGNORE_INDEX
+
+CSV = "index,name,r,g,b\n10,sky,1,2,3\n0,road,4,5,6\n7,car,7,8,9\n255,void,0,0,0\n3,ignore,0,0,0\n"
+
+
+def opened(name: str, tmp_path: Path, split: str = "train") -> SampleDataset:
+    return DATASETS[name](LAYOUTS[name](tmp_path / name), split=split)
+
+
+def same(a: Sample, b: Sample) -> bool:
+    assert a.mask is not None and b.mask is not None
+    return a.name == b.name and bool((a.image == b.image).all()) and bool((a.mask == b.mask).all())
+
+
+def test_every_data_set_has_a_writer_of_its_layout() -> None:
+    assert LAYOUTS.keys() == DATASETS.keys()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_samples_are_uint8_images_with_train_ids_of_their_size(name: str, split: str, tmp_path: Path) -> None:
+    dataset = opened(name, tmp_path, split)
+    allowed = {*range(dataset.labels.num_classes), IGNORE_INDEX}
+    for sample in (dataset[0], dataset[len(dataset) - 1]):
+        assert sample.mask is not None
+        assert sample.image.dtype == sample.mask.dtype == np.uint8
+        assert sample.image.shape == (*sample.mask.shape, 3)
+        assert set(np.unique(sample.mask).tolist()) <= allowed
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_names_are_unique_inside_a_split_and_have_no_ending(name: str, tmp_path: Path) -> None:
+    dataset = opened(name, tmp_path)
+    names = [dataset[i].name for i in range(min(len(dataset), 5))]
+    assert len(set(names)) == len(names) >= 3
+    assert not any("." in n for n in names)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_sample_is_the_same_again_and_in_a_worker(name: str, tmp_path: Path) -> None:
+    dataset = opened(name, tmp_path)
+    in_worker: SampleDataset = pickle.loads(pickle.dumps(dataset))
+    assert same(dataset[1], dataset[1]) and same(dataset[1], in_worker[1])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_unknown_split_is_refused_with_the_known_ones(name: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match="(?=.*'trane')(?=.*train,)(?=.*val)"):
+        opened(name, tmp_path, "trane")
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "scenes"])
+def test_a_data_set_on_disk_needs_a_root_and_names_a_wrong_one(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"dataset {name} needs --data PATH"):
+        DATASETS[name](None, split="train")
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "nowhere"))):
+        DATASETS[name](tmp_path / "nowhere", split="train")
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "scenes"])
+def test_the_pixels_on_disk_are_the_pixels_of_the_sample(name: str, tmp_path: Path) -> None:
+    image, train_ids = paint(0, opened(name, tmp_path).labels.num_classes)
+    assert same(opened(name, tmp_path)[0], Sample(image=image, mask=train_ids, name=opened(name, tmp_path)[0].name))
+
+
+def test_a_data_set_opens_by_the_recipe_and_an_unknown_one_gets_a_hint(folder_root: Path) -> None:
+    assert len(open_dataset(Data(dataset="folder", root=str(folder_root)), "val")) == 3
+    with pytest.raises(ValueError, match=r"dataset 'foldr' is not known\. Did you mean folder\?"):
+        open_dataset(Data(dataset="foldr"), "val")
+
+
+def test_camvid_keeps_the_order_of_its_list_and_void_is_11(camvid_root: Path) -> None:
+    dataset = CamVid(camvid_root, split="val")
+    assert [dataset[i].name for i in range(3)] == ["val0", "val1", "val2"]
+    assert dataset.labels.num_classes == 11 and dataset.labels.void_ids == (11,)
+
+
+def test_camvid_is_found_one_folder_above(camvid_root: Path) -> None:
+    assert len(CamVid(camvid_root.parent, split="test")) == 3
+
+
+def test_camvid_reads_the_published_lists_with_their_absolute_paths(camvid_root: Path) -> None:
+    lines = (camvid_root / "val.txt").read_text().split()
+    absolute = " \n".join(f"/SegNet/CamVid/{a} /SegNet/CamVid/{b}" for a, b in zip(lines[::2], lines[1::2], strict=True))
+    expected = CamVid(camvid_root, split="val")[2]
+    (camvid_root / "val.txt").write_text(absolute)
+    assert same(CamVid(camvid_root, split="val")[2], expected)
+
+
+def test_a_camvid_line_without_a_mask_is_refused_with_its_number(camvid_root: Path) -> None:
+    (camvid_root / "val.txt").write_text("val/val0.png valannot/val0.png\n\nval/val1.png\n")
+    with pytest.raises(ValueError, match=r"val\.txt, line 3: expected `image mask`, found 'val/val1\.png'"):
+        CamVid(camvid_root, split="val")
+
+
+def test_an_empty_camvid_list_is_refused(camvid_root: Path) -> None:
+    (camvid_root / "val.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"val\.txt lists no images"):
+        CamVid(camvid_root, split="val")
+
+
+def test_a_missing_camvid_mask_is_named(camvid_root: Path) -> None:
+    (camvid_root / "valannot" / "val1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"valannot/val1\.png not found"):
+        CamVid(camvid_root, split="val")[1]
+
+
+def test_a_folder_is_paired_by_name_in_sorted_order_sub_folders_included(folder_root: Path) -> None:
+    shutil.move(folder_root / "images/train/b.png", folder_root / "images/train/b.PNG")
+    dataset = Folder(folder_root, split="train")
+    assert [dataset[i].name for i in range(len(dataset))] == ["a", "b", "sub/c"]
+    assert dataset.labels == TINY
+
+
+def test_a_folder_can_have_lists_in_place_of_split_folders(folder_root: Path) -> None:
+    for part in ("images", "masks"):
+        for file in (folder_root / part / "train").glob("*.png"):
+            shutil.move(file, folder_root / part / f"x.{file.name}")
+    (folder_root / "dev.txt").write_text("x.b.png\n\nx.a\ntrain/sub/c\n")
+    dataset = Folder(folder_root, split="dev")
+    assert [dataset[i].name for i in range(len(dataset))] == ["x.b", "x.a", "train/sub/c"]
+    expected = paint(1, TINY.num_classes)[1]
+    assert (dataset[0].mask == expected).all()
+
+
+def test_a_folder_takes_classes_csv_as_well(folder_root: Path) -> None:
+    (folder_root / "labels.json").unlink()
+    (folder_root / "classes.csv").write_text(CSV)
+    dataset = Folder(folder_root, split="train")
+    assert dataset.labels.names == TINY.names and dataset.labels.void_ids == TINY.void_ids
+    assert dataset[0].image.shape == (*SIZE, 3)
+
+
+def test_a_folder_with_two_or_no_label_files_is_refused(folder_root: Path) -> None:
+    (folder_root / "classes.csv").write_text(CSV)
+    with pytest.raises(ValueError, match=r"exactly one of labels\.json and classes\.csv, found 2"):
+        Folder(folder_root, split="train")
+    (folder_root / "classes.csv").unlink()
+    (folder_root / "labels.json").unlink()
+    with pytest.raises(ValueError, match="found 0"):
+        Folder(folder_root, split="train")
+
+
+def test_images_without_masks_are_counted_and_the_first_is_named(folder_root: Path) -> None:
+    shutil.rmtree(folder_root / "masks/train/sub")
+    (folder_root / "masks/train/b.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train/b\.png not found: 2 of 3 images of split 'train' have no mask"):
+        Folder(folder_root, split="train")
+
+
+def test_two_images_of_one_name_are_refused(folder_root: Path) -> None:
+    save(folder_root / "images/train/a.jpg", paint(0, 3)[0])
+    with pytest.raises(ValueError, match=r"a\.(jpg|png) and .*a\.(jpg|png) have the same name"):
+        Folder(folder_root, split="train")
+
+
+def test_a_listed_name_without_an_image_is_named(folder_root: Path) -> None:
+    (folder_root / "dev.txt").write_text("train/a\ntrain/zebra.png\n")
+    with pytest.raises(FileNotFoundError, match=r"dev\.txt lists train/zebra, but no image of that name"):
+        Folder(folder_root, split="dev")
+
+
+def test_a_split_without_images_is_refused(folder_root: Path) -> None:
+    (folder_root / "images/empty").mkdir()
+    with pytest.raises(ValueError, match="split 'empty' of .* holds no images"):
+        Folder(folder_root, split="empty")
+
+
+def test_a_folder_without_masks_is_refused(folder_root: Path) -> None:
+    shutil.rmtree(folder_root / "masks")
+    with pytest.raises(FileNotFoundError, match="folder .*masks not found"):
+        Folder(folder_root, split="train")

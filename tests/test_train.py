@@ -1,0 +1,114 @@
+"""Training: the same seed gives the same weights, mistakes stop it early, and a run folder holds what it promises."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from layouts import save, write_folder
+from PIL import Image
+
+from veduta.backends import open_model
+from veduta.checkpoint import load_model
+from veduta.config import Augment, Data, Optim, Recipe, read_recipe
+from veduta.engine.progress import ProgressLine
+from veduta.engine.train import train
+
+
+def small_recipe(root: Path, *, steps: int = 3, workers: int = 0, lr: float = 0.01) -> Recipe:
+    """A few steps of the tiny model on a folder of small pictures."""
+    augment = Augment(scale=(0.5, 2.0), brightness=0.3, saturation=0.3)
+    return Recipe(
+        name="small",
+        model="deeplabv3plus_tiny",
+        data=Data(dataset="folder", root=str(root), crop_size=(40, 48), batch_size=2, workers=workers, augment=augment),
+        optim=Optim(name="adamw", lr=lr, ema_decay=0.9),
+        steps=steps,
+        device="cpu",
+    )
+
+
+def run(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
+    train(recipe, out, ProgressLine())
+    weights, _ = load_model(out / "checkpoints" / "last.safetensors")
+    return weights
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit_with_0_and_2_workers(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    alone = run(small_recipe(root, workers=0), tmp_path / "alone")
+    helped = run(small_recipe(root, workers=2), tmp_path / "helped")
+    assert alone.keys() == helped.keys()
+    assert all(torch.equal(alone[name], helped[name]) for name in alone)
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=1)
+    first = run(recipe, tmp_path / "first")
+    second = run(dataclasses.replace(recipe, seed=1), tmp_path / "second")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_folder_holds_recipe_checkpoints_metrics_and_pictures(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"))
+    evaluation = train(recipe, tmp_path / "run", ProgressLine())
+    assert read_recipe(tmp_path / "run" / "recipe.json") == recipe
+    assert open_model(tmp_path / "run", device="cpu").info.weights_sha256 == evaluation.weights_sha256
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 3]
+    assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 5  # the header and the same rows
+    with Image.open(tmp_path / "run" / "first_batch.png") as picture:
+        assert picture.size == (2 * 48, 2 * 40)  # two samples; images above, labels over them below
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["train"]["samples"] == 3
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_training_learns_dark_from_bright(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("val", 2)):
+        for i in range(count):
+            ids = np.zeros((48, 64), np.uint8)
+            ids[:, 10 + 10 * i :] = 1
+            save(tmp_path / "data" / "images" / split / f"{i}.png", np.repeat((40 + 170 * ids)[..., None], 3, axis=2))
+            save(tmp_path / "data" / "masks" / split / f"{i}.png", ids)
+    (tmp_path / "data" / "classes.csv").write_text("index,name,r,g,b\n0,dark,0,0,0\n1,bright,255,255,255\n")
+    evaluation = train(small_recipe(tmp_path / "data", steps=40, lr=0.01), tmp_path / "run", ProgressLine())
+    assert evaluation.proved
+    assert evaluation.scores.mean_iou > 0.7
+
+
+def test_a_bad_mask_stops_the_run_before_its_folder_is_made(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    save(root / "masks" / "train" / "a.png", np.full((24, 32), 77, np.uint8))
+    with pytest.raises(ValueError, match=r"train.a\.png: value 77"):
+        train(small_recipe(root), tmp_path / "run", ProgressLine())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_folder_is_not_touched(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="exists"):
+        train(small_recipe(tmp_path), tmp_path, ProgressLine())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=20, lr=1e30)
+    with pytest.raises(FloatingPointError, match=r"loss of step \d+ is .*its batch: \w+"):
+        train(recipe, tmp_path / "run", ProgressLine())
+
+
+def test_init_takes_weights_by_name_and_shape_and_says_what_is_missing(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    recipe = small_recipe(root, steps=1)
+    run(recipe, tmp_path / "first")
+    with pytest.raises(ValueError, match="belongs to another network"):
+        other = dataclasses.replace(recipe, model="deeplabv3plus_mobilenet_v2")
+        train(other, tmp_path / "second", ProgressLine(), init=tmp_path / "first")
+    frozen = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=1e-12, ema_decay=0.0))
+    start = run(recipe, tmp_path / "third")
+    train(frozen, tmp_path / "fourth", ProgressLine(), init=tmp_path / "third")
+    weights, _ = load_model(tmp_path / "fourth" / "checkpoints" / "last.safetensors")
+    name = next(name for name, tensor in start.items() if tensor.ndim == 4)
+    torch.testing.assert_close(weights[name], start[name])
