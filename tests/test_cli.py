@@ -162,6 +162,11 @@ def test_a_misspelt_set_names_the_nearest(tmp_path: Path) -> None:
     expect_mistake(result, "optim.lrr", "Did you mean lr")
 
 
+def test_a_model_of_another_task_is_refused(root: Path, tmp_path: Path) -> None:
+    result = veduta("train", "folder-cpu", "--data", root, "--out", tmp_path / "run", "--set", "model=resnet18")
+    expect_mistake(result, "resnet18", "class_logits", "mask_logits")
+
+
 def test_an_output_folder_that_exists_is_refused(root: Path, tmp_path: Path) -> None:
     expect_mistake(veduta("train", "folder-cpu", "--data", root, "--out", tmp_path), str(tmp_path), "exists")
 

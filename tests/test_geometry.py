@@ -5,7 +5,7 @@ import pytest
 from layouts import paint
 from numpy.typing import NDArray
 
-from veduta.data.geometry import MEAN_COLOR, draw_matrix, warp, warp_boxes
+from veduta.data.geometry import MEAN_COLOR, draw_focus, draw_matrix, warp, warp_boxes
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
 
@@ -133,3 +133,27 @@ def test_scales_and_flips_are_drawn_from_their_ranges() -> None:
     assert 0.6 <= zooms.min() < 0.65 and 1.6 < zooms.max() <= 1.7
     assert abs(np.median(zooms) - np.sqrt(0.6 * 1.7)) < 0.06  # log-uniform
     assert 0.4 < flips < 0.6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_focused_crop_holds_its_pixel(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((60, 80), np.uint8)
+    row, column = int(rng.integers(60)), int(rng.integers(80))
+    mask[row, column] = 1
+    sample = Sample(image=np.zeros((60, 80, 3), np.uint8), name="", mask=mask)
+    crop = draw_matrix((60, 80), (20, 24), scale=(1.0, 2.0), flip=0.5, rng=rng, focus=(row, column))
+    cropped = warp(sample, crop, (20, 24)).mask
+    assert cropped is not None
+    assert (cropped == 1).any()
+
+
+def test_the_focus_is_each_class_of_the_mask_as_often_and_never_void() -> None:
+    mask = np.zeros((30, 30), np.uint8)
+    mask[3, 4], mask[10:20] = 1, IGNORE_INDEX
+    rng = np.random.default_rng(0)
+    drawn = [draw_focus(mask, rng) for _ in range(400)]
+    rare = sum(place == (3, 4) for place in drawn)
+    assert 150 < rare < 250
+    assert all(place is not None and mask[place] != IGNORE_INDEX for place in drawn)
+    assert draw_focus(np.full((4, 4), IGNORE_INDEX, np.uint8), rng) is None

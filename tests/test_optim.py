@@ -57,7 +57,7 @@ def test_a_warm_up_as_long_as_the_run_or_longer_is_all_there_is(schedule: Schedu
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_only_weights_decay(name: Literal["sgd", "adamw"], fused: bool) -> None:
     model = small_model()
-    optimizer = build_optimizer(model, Optim(name=name, lr=0.1, weight_decay=0.5), fused=fused)
+    optimizer = build_optimizer(model, Optim(name=name, lr=0.1, momentum=0, weight_decay=0.5), fused=fused)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -61,8 +61,9 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
 
 def test_images_of_more_than_8_bits_of_grey_are_refused_rather_than_cut_off(tmp_path: Path) -> None:
     deep = np.linspace(0, 60000, 64).reshape(8, 8)
-    for name, pixels in {"a.png": deep.astype(np.uint16), "b.tif": deep.astype(np.float32)}.items():
-        Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "b.tif")
+    for name in ("a.png", "b.tif"):
         with pytest.raises(ValueError, match=rf"{name}: one channel of more than 8 bits .*Scale it to 8 bits"):
             read_rgb(tmp_path / name)
 
@@ -188,3 +189,15 @@ def test_unit_range_goes_from_0_to_1() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     found = to_unit_range(images, torch.device("cpu"))
     torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_grey_mask_of_few_bits_is_refused_because_reading_would_stretch_its_values(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "mask.png"
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(1 + bits))  # one row: the filter, then 8 values of `bits` bits
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    body = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    with pytest.raises(ValueError, match="2 or 4 bits"):
+        read_ids(path, TINY)

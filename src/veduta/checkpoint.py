@@ -19,9 +19,9 @@ from veduta.labels import LabelMap
 METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 class ModelInfo:
-    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou."""
+    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined."""
 
     recipe: Recipe
     labels: LabelMap

@@ -24,6 +24,7 @@ class Augment:
     """Random changes of a training sample, drawn uniformly (scale: log-uniformly) from their ranges; 0 is off."""
 
     scale: tuple[float, float] = (1.0, 1.0)  # zoom of image, mask and boxes before the crop
+    focus: float = Field(default=0.0, ge=0, le=1)  # probability of a crop around a class of the image, each as likely
     flip: float = Field(default=0.5, ge=0, le=1)  # probability of a horizontal mirror
     brightness: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this
     contrast: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this, around mid-grey

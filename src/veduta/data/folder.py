@@ -46,6 +46,9 @@ class Folder:
         if missing:
             raise FileNotFoundError(f"{split_list} lists {missing[0]}, but no image of that name is in {images}.")
         self.pairs = [(files[name], masks / name.parent / f"{name.name}.png") for name in wanted]
+        if len(set(wanted)) < len(wanted):
+            twice = next(name for name in wanted if wanted.count(name) > 1)
+            raise ValueError(f"{split_list} lists {twice} more than once; every image counts once. Take one line out.")
         if not self.pairs:
             raise ValueError(f"split '{split}' of {root} holds no images ({', '.join(IMAGE_ENDINGS)}).")
         without = [mask for _, mask in self.pairs if not mask.is_file()]

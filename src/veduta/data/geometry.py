@@ -22,20 +22,38 @@ def draw_matrix(
     scale: tuple[float, float],
     flip: float,
     rng: np.random.Generator,
+    focus: tuple[int, int] | None = None,
 ) -> NDArray[np.float64]:
     """A random scale, crop and flip as a 2x3 matrix from source to crop pixels.
 
     size, crop_size: (height, width). Where the scaled image is smaller than the crop it is placed at random inside it.
+    focus: (row, column) of a source pixel that the crop must hold, anywhere in it.
     Coordinates are pixel edges: source x of an edge maps to matrix[0, 0] * x + matrix[0, 2].
     """
     zoom = np.exp(rng.uniform(*np.log(scale)))
     mirrored = rng.random() < flip
     room = np.array(crop_size) - zoom * np.array(size)  # negative where the image is larger than the crop
-    top, left = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+    low, high = np.minimum(room, 0), np.maximum(room, 0)
+    if focus is None:
+        top, left = rng.uniform(low, high)
+    else:
+        top, left = np.clip(rng.uniform(size=2) * crop_size - zoom * (np.array(focus) + 0.5), low, high)
     matrix = np.array([[zoom, 0, left], [0, zoom, top]])
     if mirrored:
         matrix[0] = [-zoom, 0, crop_size[1] - left]
     return matrix
+
+
+def draw_focus(mask: NDArray[np.uint8], rng: np.random.Generator) -> tuple[int, int] | None:
+    """(row, column) of a random pixel of a random class of the mask, each class as likely; None where all is void."""
+    counts = np.bincount(mask.reshape(-1), minlength=256)[:IGNORE_INDEX]
+    classes = np.flatnonzero(counts)
+    if not len(classes):
+        return None
+    train_id = rng.choice(classes)
+    nth = rng.integers(counts[train_id])
+    row, column = divmod(int(np.flatnonzero(mask.reshape(-1) == train_id)[nth]), mask.shape[1])
+    return row, column
 
 
 def warp(sample: Sample, matrix: NDArray[np.float64], crop_size: tuple[int, int]) -> Sample:

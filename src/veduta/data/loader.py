@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from veduta.config import Data
-from veduta.data.geometry import draw_matrix, warp
+from veduta.data.geometry import draw_focus, draw_matrix, warp
 from veduta.data.photometric import jitter
 from veduta.data.sample import Batch, Sample, SampleDataset, collate
 
@@ -34,7 +34,15 @@ class AugmentedSamples(Dataset[Sample]):
         sample = self.dataset[index]
         rng = np.random.default_rng([self.seed, epoch, index])
         augment, crop_size = self.data.augment, self.data.crop_size
-        matrix = draw_matrix(sample.image.shape[:2], crop_size, scale=augment.scale, flip=augment.flip, rng=rng)
+        focus = draw_focus(sample.mask, rng) if sample.mask is not None and rng.random() < augment.focus else None
+        matrix = draw_matrix(
+            sample.image.shape[:2],
+            crop_size,
+            scale=augment.scale,
+            flip=augment.flip,
+            rng=rng,
+            focus=focus,
+        )
         sample = warp(sample, matrix, crop_size)
         return replace(sample, image=jitter(sample.image, augment, rng))
 

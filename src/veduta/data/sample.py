@@ -114,6 +114,11 @@ def read_ids(path: Path, labels: LabelMap) -> NDArray[np.uint8]:
                 f"{path}: a mask must hold one 8-bit class index per pixel (grey or palette PNG), this one is of mode "
                 f"{image.mode}. Convert colours to the indices of label map '{labels.name}' first."
             )
+        if image.tile and image.tile[0][3] in ("L;2", "L;4"):
+            raise ValueError(
+                f"{path}: a grey mask of 2 or 4 bits, whose values reading would stretch to 0..255. Save it as an 8-bit "
+                "PNG."
+            )
         try:
             ids = np.asarray(ImageOps.exif_transpose(image))
         except (OSError, SyntaxError, ValueError) as error:

@@ -67,6 +67,7 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     labels = train_set.labels
     task = TASKS[recipe.task](labels, recipe.loss)
     model = build_model(recipe.model, labels.num_classes, **recipe.model_options)
+    _check_outputs(model, task.reads, recipe)
     start = load_init(model, init) if init else "from scratch"
     line.say(f"{recipe.model}, {labels.num_classes} classes, on {device}, {start}")
     summary = _check_data({data.train_split: train_set, data.val_split: val_set}, line)
@@ -93,7 +94,8 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
         model.train()
         with autocast(device, recipe.precision):
             outputs = model(to_unit_range(batch.images, device))
-            loss = torch.stack(list(task.losses(outputs, batch).values())).sum()
+            masks = batch.masks.to(device, non_blocking=True)
+            loss = torch.stack(list(task.losses(outputs, batch._replace(masks=masks)).values())).sum()
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -145,6 +147,17 @@ class _Keeper:
             save_model(self.folder / "best.safetensors", weights, info)
         self.log.validation(step, scores)
         self.log.draw_curves()
+
+
+@torch.inference_mode()
+def _check_outputs(model: nn.Module, reads: str, recipe: Recipe) -> None:
+    """Raises ValueError where the model is not one for the task."""
+    given = model.eval()(torch.zeros(1, 3, 65, 65))
+    if reads not in given:
+        raise ValueError(
+            f"model '{recipe.model}' gives {', '.join(given)}; task '{recipe.task}' reads {reads}. Choose another model: "
+            "`veduta list` shows them."
+        )
 
 
 def _check_data(splits: dict[str, SampleDataset], line: ProgressLine) -> dict[str, SplitSummary]:

@@ -38,6 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus_resnest50": deeplab.deeplabv3plus_resnest50,
     "deeplabv3plus_resnest101": deeplab.deeplabv3plus_resnest101,
     "deeplabv3plus_mobilenet_v2": deeplab.deeplabv3plus_mobilenet_v2,
+    "deeplabv3plus_small": deeplab.deeplabv3plus_small,
     "deeplabv3plus_tiny": deeplab.deeplabv3plus_tiny,
 }
 

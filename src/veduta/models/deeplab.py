@@ -14,6 +14,7 @@ from veduta.models.layers import IMAGENET_MEAN, IMAGENET_STD, Backbone, Normaliz
 from veduta.models.mobilenet_v2 import MobileNetV2
 from veduta.models.resnest import resnest50, resnest101
 from veduta.models.resnet import BasicBlock, ResNet, resnet50
+from veduta.models.separable_resnet import SeparableResNet
 
 
 def separable_conv(in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1) -> nn.Sequential:
@@ -86,8 +87,8 @@ class DeepLabV3Plus(nn.Module):
     """(N, 3, H, W) RGB in [0, 1] -> {"mask_logits": (N, num_classes, H, W)}.
 
     The decoder joins the pyramid's output with the backbone's stride-4 map (V3+, sec. 3.1 and 4).
-    `output_stride` is the backbone's and sets the atrous rates; `separable=False` takes plain 3x3 convolutions, which
-    CPUs run faster when the channels are few.
+    `rates` are the pyramid's atrous rates; `separable=False` takes plain 3x3 convolutions, which CPUs run faster when
+    the channels are few. With `aux` also "aux_mask_logits" of the same shape, straight from the coarsest map.
     """
 
     def __init__(
@@ -95,17 +96,17 @@ class DeepLabV3Plus(nn.Module):
         backbone: Backbone,
         num_classes: int,
         *,
-        output_stride: int,
+        rates: Sequence[int],
         aspp_channels: int = 256,
         low_channels: int = 48,
         decoder_channels: int = 256,
         separable: bool = True,
+        aux: bool = False,
     ) -> None:
         super().__init__()
         conv = separable_conv if separable else conv_bn_relu
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
         self.backbone = backbone
-        rates = atrous_rates(output_stride)
         self.aspp = ASPP(backbone.out_channels[-1], aspp_channels, rates, separable=separable)
         self.dropout = nn.Dropout(0.1)
         self.low_level = conv_bn_relu(backbone.out_channels[0], low_channels, 1)
@@ -113,13 +114,18 @@ class DeepLabV3Plus(nn.Module):
             conv(aspp_channels + low_channels, decoder_channels, 3), conv(decoder_channels, decoder_channels, 3)
         )
         self.head = nn.Conv2d(decoder_channels, num_classes, 1)
+        self.aux_head = nn.Conv2d(backbone.out_channels[-1], num_classes, 1) if aux else None
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        size = images.shape[-2:]
         features: list[Tensor] = self.backbone(self.normalize(images))
         low = self.low_level(features[0])
         x = _resize(self.dropout(self.aspp(features[-1])), low.shape[-2:])
         x = self.head(self.decoder(torch.cat([x, low], dim=1)))
-        return {"mask_logits": _resize(x, images.shape[-2:])}
+        outputs = {"mask_logits": _resize(x, size)}
+        if self.aux_head is not None and self.training:
+            outputs["aux_mask_logits"] = _resize(self.aux_head(features[-1]), size)
+        return outputs
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -136,19 +142,32 @@ def deeplabv3_resnest101(num_classes: int, *, output_stride: int = 8, aux: bool 
 
 
 def deeplabv3plus_resnet50(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    return DeepLabV3Plus(resnet50(output_stride=output_stride), num_classes, output_stride=output_stride)
+    return DeepLabV3Plus(resnet50(output_stride=output_stride), num_classes, rates=atrous_rates(output_stride))
 
 
 def deeplabv3plus_resnest50(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    return DeepLabV3Plus(resnest50(output_stride=output_stride), num_classes, output_stride=output_stride)
+    return DeepLabV3Plus(resnest50(output_stride=output_stride), num_classes, rates=atrous_rates(output_stride))
 
 
 def deeplabv3plus_resnest101(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    return DeepLabV3Plus(resnest101(output_stride=output_stride), num_classes, output_stride=output_stride)
+    return DeepLabV3Plus(resnest101(output_stride=output_stride), num_classes, rates=atrous_rates(output_stride))
 
 
 def deeplabv3plus_mobilenet_v2(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    return DeepLabV3Plus(MobileNetV2(output_stride=output_stride), num_classes, output_stride=output_stride)
+    return DeepLabV3Plus(MobileNetV2(output_stride=output_stride), num_classes, rates=atrous_rates(output_stride))
+
+
+def deeplabv3plus_small(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
+    """0.9 M parameters: trains from scratch on a few CPU cores."""
+    return DeepLabV3Plus(
+        SeparableResNet(widths=(32, 96, 192, 192), depths=(1, 3, 3, 3), output_stride=output_stride),
+        num_classes,
+        rates=[rate // 2 for rate in atrous_rates(output_stride)],  # for the small crops that a CPU trains on
+        aspp_channels=128,
+        low_channels=24,
+        decoder_channels=64,
+        aux=True,
+    )
 
 
 def deeplabv3plus_tiny(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
@@ -157,7 +176,7 @@ def deeplabv3plus_tiny(num_classes: int, *, output_stride: int = 16) -> DeepLabV
     return DeepLabV3Plus(
         backbone,
         num_classes,
-        output_stride=output_stride,
+        rates=atrous_rates(output_stride),
         aspp_channels=32,
         low_channels=16,
         decoder_channels=32,

@@ -15,6 +15,8 @@ from veduta.tasks.metrics import ConfusionMatrix
 class Segment:
     """Reads `mask_logits` (N, num_classes, H, W), and `aux_mask_logits` of that shape where a model gives them."""
 
+    reads = "mask_logits"
+
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss
         self.class_weights: Tensor | None = None

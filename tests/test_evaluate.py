@@ -1,0 +1,200 @@
+"""Promises of evaluation: every image once, every failure named, and a score that proves itself."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from layouts import TINY, paint, save
+from stub_backend import StubBackend
+
+from veduta.data.camvid import CamVid
+from veduta.data.folder import Folder
+from veduta.engine.evaluate import NUM_EXAMPLES, evaluate, read_ahead
+from veduta.engine.predictor import Predictor, batches_by_size
+from veduta.labels import LabelMap
+from veduta.tasks.evaluation import Evaluation, percent
+from veduta.tasks.metrics import ConfusionMatrix
+
+
+def score(root: Path, backend: StubBackend | None = None, *, batch_size: int = 2) -> Evaluation:
+    predictor = Predictor(backend or StubBackend())
+    return evaluate(predictor, Folder(root, split="val"), name="folder", split="val", batch_size=batch_size)
+
+
+def add(root: Path, name: str, seed: int, size: tuple[int, int]) -> None:
+    image, train_ids = paint(seed, TINY.num_classes, size)
+    save(root / "images/val" / f"{name}.png", image)
+    save(root / "masks/val" / f"{name}.png", TINY.decode(train_ids))
+
+
+def make_void(root: Path, name: str) -> None:
+    save(root / "masks/val" / f"{name}.png", np.full((24, 32), 255, np.uint8))
+
+
+def test_a_right_model_scores_1_and_every_image_is_counted_once(folder_root: Path) -> None:
+    evaluation = score(folder_root)
+    assert evaluation.scores.mean_iou == evaluation.scores.pixel_accuracy == 1
+    assert [s.name for s in evaluation.per_image] == ["a", "b", "sub/c"]
+    assert evaluation.images_counted == evaluation.images_total == 3
+    assert evaluation.proved and evaluation.failed == ()
+
+
+def test_the_score_is_the_metric_over_all_pixels(folder_root: Path) -> None:
+    add(folder_root, "z", 7, (40, 50))
+    backend = StubBackend(blind_to=2)
+    evaluation = score(folder_root, backend)
+    metric, dataset = ConfusionMatrix(TINY.num_classes), Folder(folder_root, split="val")
+    for i in range(len(dataset)):
+        mask = dataset[i].mask
+        assert mask is not None
+        metric.update(np.where(mask == 2, 0, mask).astype(np.uint8), mask)
+    expected = metric.compute()
+    assert evaluation.scores.mean_iou == expected.mean_iou < 0.6
+    assert evaluation.confusion.tolist() == metric.counts.tolist()
+    assert evaluation.void_share == metric.void / (metric.void + metric.counts.sum()) > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_the_batch_size_changes_nothing(folder_root: Path, batch_size: int) -> None:
+    add(folder_root, "ab", 7, (40, 50))
+    backend = StubBackend(blind_to=1)
+    evaluation = score(folder_root, backend, batch_size=batch_size)
+    assert evaluation.confusion.tolist() == score(folder_root, StubBackend(blind_to=1)).confusion.tolist()
+    assert max(backend.batch_sizes) <= batch_size and sum(backend.batch_sizes) == 4
+
+
+def test_images_of_different_sizes_are_scored_at_their_own_size(folder_root: Path) -> None:
+    for i, size in enumerate([(24, 33), (25, 33), (25, 33), (200, 5)]):
+        add(folder_root, f"n{i}", i, size)
+    evaluation = score(folder_root)
+    assert evaluation.scores.mean_iou == 1 and evaluation.images_counted == 7 and evaluation.proved
+
+
+def test_images_of_one_size_share_a_batch(folder_root: Path) -> None:
+    dataset = Folder(folder_root, split="val")
+    samples = [dataset[0], dataset[1], dataset[2], dataset[0]]
+    assert [len(batch) for batch in batches_by_size(samples, 3)] == [3, 1]
+    assert list(batches_by_size([], 3)) == []
+
+
+def test_an_unreadable_image_is_a_named_failure_and_the_score_is_not_proved(folder_root: Path) -> None:
+    (folder_root / "images/val/b.png").write_bytes(b"")
+    evaluation = score(folder_root)
+    assert [s.name for s in evaluation.per_image] == ["a", "sub/c"]
+    ((_, why),) = evaluation.failed
+    assert "b.png: not a readable image" in why
+    assert not evaluation.proved and evaluation.images_total == 3
+    assert "2 of 3 images, 1 failed" in evaluation.headline() and "each once" not in evaluation.headline()
+
+
+def test_when_every_image_fails_there_is_no_score(folder_root: Path) -> None:
+    for name in ("a", "b", "sub/c"):
+        (folder_root / f"masks/val/{name}.png").write_bytes(b"")
+    evaluation = score(folder_root)
+    assert not evaluation.proved and math.isnan(evaluation.scores.mean_iou) and len(evaluation.failed) == 3
+    assert evaluation.headline().startswith("mIoU -  pixel accuracy -")
+
+
+def test_an_image_counted_twice_is_not_proved(folder_root: Path) -> None:
+    (folder_root / "twice.txt").write_text("val/a\nval/a\n")
+    dataset = Folder(folder_root, split="twice")
+    evaluation = evaluate(Predictor(StubBackend()), dataset, name="folder", split="twice", batch_size=2)
+    assert evaluation.images_counted == evaluation.images_total == 2 and not evaluation.proved
+
+
+def test_progress_reaches_the_end_even_where_the_last_image_fails(folder_root: Path) -> None:
+    (folder_root / "images/val/sub/c.png").write_bytes(b"")
+    calls: list[tuple[int, int]] = []
+    dataset = Folder(folder_root, split="val")
+    predictor = Predictor(StubBackend())
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+
+    evaluate(predictor, dataset, name="folder", split="val", batch_size=1, progress=progress)
+    assert calls == sorted(calls) and calls[-1] == (3, 3)
+
+
+def test_other_classes_than_the_models_are_refused(camvid_root: Path) -> None:
+    expected = r"the model knows 3 classes \(sky, road, car\), the data 11 \(sky, building, .*must be the same"
+    with pytest.raises(ValueError, match=expected):
+        evaluate(Predictor(StubBackend()), CamVid(camvid_root, split="val"), name="c", split="val", batch_size=2)
+
+
+def test_classes_in_another_order_are_refused(folder_root: Path) -> None:
+    turned = LabelMap(name="turned", classes=TINY.classes[::-1], void_ids=TINY.void_ids)
+    with pytest.raises(ValueError, match=r"\(car, road, sky\), the data 3 \(sky, road, car\)"):
+        score(folder_root, StubBackend(turned))
+
+
+def refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def strictly(text: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return content
+
+
+def test_the_json_is_strict_and_complete(folder_root: Path) -> None:
+    make_void(folder_root, "b")
+    evaluation = score(folder_root, StubBackend(blind_to=2))
+    content = strictly(evaluation.to_json())
+    assert content["headline"] == evaluation.headline() and content["proved"] is True
+    assert content["mean_iou"] == evaluation.scores.mean_iou
+    assert [c["name"] for c in content["classes"]] == ["sky", "road", "car"]
+    assert content["per_image"][1] == {"name": "b", "mean_iou": None, "pixel_accuracy": None}
+    assert content["confusion"] == evaluation.confusion.tolist()
+    assert (content["step"], content["weights_sha256"]) == (7, "0123456789abcdef")
+
+
+def test_undefined_figures_are_null_in_json(folder_root: Path) -> None:
+    for name in ("a", "b", "sub/c"):
+        make_void(folder_root, name)
+    content = strictly(score(folder_root).to_json())
+    assert content["mean_iou"] is None and content["void_share"] == 1
+    assert all(c["iou"] is c["share"] is None and not c["present"] for c in content["classes"])
+
+
+def test_the_headline_and_the_table_say_what_was_measured(folder_root: Path) -> None:
+    evaluation = score(folder_root)
+    assert evaluation.headline() == (
+        "mIoU 100.00  pixel accuracy 100.00  (folder val: 3 of 3 images, each once, 0 failed; 3 of 3 classes present; "
+        f"{percent(evaluation.void_share)} % void; whole images, single scale; weights 0123456789ab at step 7)"
+    )
+    assert [line.split()[0] for line in evaluation.table().splitlines()] == ["class", "sky", "road", "car"]
+
+
+def test_the_best_and_the_worst_images_are_kept_in_order(folder_root: Path) -> None:
+    for i in range(8):
+        add(folder_root, f"n{i}", i, (24, 28 + 4 * i))
+    make_void(folder_root, "b")  # has no score: neither good nor bad
+    evaluation = score(folder_root, StubBackend(blind_to=2))
+    ranked = sorted(s.mean_iou for s in evaluation.per_image if not math.isnan(s.mean_iou))
+    assert [e.score.mean_iou for e in evaluation.worst] == ranked[:NUM_EXAMPLES]
+    assert [e.score.mean_iou for e in evaluation.best] == ranked[::-1][:NUM_EXAMPLES]
+    for example in (*evaluation.best, *evaluation.worst):
+        assert example.image.shape[:2] == example.truth.shape == example.prediction.shape
+        assert not (example.prediction == 2).any()
+
+
+def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
+    class Counted(Folder):
+        started = 0
+
+        def __getitem__(self, index: int) -> Any:
+            self.started += 1
+            return super().__getitem__(index)
+
+    for i in range(20):
+        add(folder_root, f"n{i:02}", i, (8, 8))
+    dataset = Counted(folder_root, split="val")
+    names = []
+    for done, sample in enumerate(read_ahead(dataset, depth=3), start=1):
+        assert not isinstance(sample, tuple)
+        names.append(sample.name)
+        assert dataset.started <= done + 3
+    assert names == dataset.names

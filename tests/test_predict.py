@@ -1,0 +1,137 @@
+"""Promises of prediction: masks under the images' own names, nothing overwritten, no failure hidden."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import TINY, paint, save
+from PIL import Image
+from stub_backend import StubBackend
+
+from veduta.engine.predict import find_images, predict
+from veduta.engine.predictor import Predictor
+from veduta.engine.progress import ProgressLine
+from veduta.tasks.prediction import OPACITY, draw_boxes, draw_mask
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """photos/a.png, photos/b.JPG, photos/deep/c.png and a text file."""
+    save(tmp_path / "photos/a.png", paint(0, 3)[0])
+    save(tmp_path / "photos/b.JPG", paint(1, 3)[0])
+    save(tmp_path / "photos/deep/c.png", paint(2, 3, (17, 50))[0])
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def run(images: dict[str, Path], out: Path) -> list[tuple[Path, str]]:
+    return predict(Predictor(StubBackend()), images, out, ProgressLine())
+
+
+def test_a_folder_is_searched_downwards_and_names_are_paths_below_it(photos: Path) -> None:
+    found = find_images([str(photos)])
+    assert found == {"a": photos / "a.png", "b": photos / "b.JPG", "deep/c": photos / "deep/c.png"}
+    assert list(found) == ["a", "b", "deep/c"]
+
+
+def test_files_and_globs_are_named_after_the_file(photos: Path) -> None:
+    assert find_images([str(photos / "deep/c.png"), str(photos / "*.png")]) == {
+        "c": photos / "deep/c.png",
+        "a": photos / "a.png",
+    }
+    assert list(find_images([str(photos / "**/*.png")])) == ["a", "c"]
+
+
+def test_a_file_named_like_a_glob_is_that_file(photos: Path) -> None:
+    path = save(photos / "x[1].png", paint(0, 3)[0])
+    assert find_images([str(path)]) == {"x[1]": path}
+
+
+def test_one_image_given_twice_is_taken_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    assert find_images(["a.png", str(photos / "a.png"), "*.png"]) == {"a": Path("a.png")}
+
+
+@pytest.mark.parametrize("argument", ["nowhere.png", "nothing-*.png", "empty"])
+def test_an_argument_that_finds_nothing_is_refused_by_itself(tmp_path: Path, argument: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"(nowhere\.png|nothing-.*|empty): no images found \(\.jpg, "):
+        find_images([str(tmp_path / argument)])
+
+
+def test_two_images_that_would_share_a_name_are_refused(photos: Path) -> None:
+    shutil.copy(photos / "a.png", photos / "deep/a.png")
+    with pytest.raises(ValueError, match=r"a\.png and .*deep/a\.png would both be written as a\.png"):
+        find_images([str(photos / "a.png"), str(photos / "deep/a.png")])
+    shutil.copy(photos / "a.png", photos / "a.bmp")
+    with pytest.raises(ValueError, match=r"a\.(png|bmp) and .*a\.(png|bmp) would both"):
+        find_images([str(photos)])
+
+
+def test_masks_hold_file_ids_and_the_palette_of_the_label_map(photos: Path, tmp_path: Path) -> None:
+    assert run(find_images([str(photos)]), tmp_path / "out") == []
+    with Image.open(tmp_path / "out/masks/deep/c.png") as mask:
+        assert mask.mode == "P" and mask.size == (50, 17)
+        ids, colors = np.asarray(mask), np.asarray(mask.convert("RGB"))
+    image, train_ids = paint(2, 3, (17, 50))
+    truth = TINY.decode(np.where(train_ids == 255, 0, train_ids).astype(np.uint8))
+    assert (ids == truth).all()
+    for label in TINY.classes:
+        assert (colors[ids == label.file_id] == label.color).all()
+    with Image.open(tmp_path / "out/overlays/deep/c.jpg") as overlay:
+        assert overlay.size == (50, 17) and overlay.mode == "RGB"
+
+
+def test_the_json_names_model_classes_and_the_share_of_each_class(photos: Path, tmp_path: Path) -> None:
+    run(find_images([str(photos / "a.png")]), tmp_path / "deep" / "out")
+    content = json.loads((tmp_path / "deep" / "out" / "predictions.json").read_text())
+    assert content["model"] == {"name": "deeplabv3plus_tiny", "recipe": "stub", "weights_sha256": "0123456789abcdef"}
+    assert content["classes"][1] == {"file_id": 0, "name": "road", "color": [110, 90, 130]}
+    (row,) = content["images"]
+    assert (row["name"], row["height"], row["width"], content["failed"]) == ("a", 24, 32, [])
+    assert sum(row["shares"].values()) == pytest.approx(1) and set(row["shares"]) == {"sky", "road", "car"}
+
+
+def test_an_unreadable_image_is_listed_and_the_others_are_done(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.png").write_bytes(b"no image")
+    ((path, why),) = run(find_images([str(photos)]), tmp_path / "out")
+    assert path == photos / "a.png" and "a.png: not a readable image" in why
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [row["name"] for row in content["images"]] == ["b", "deep/c"]
+    assert content["failed"] == [{"file": str(path), "why": why}]
+    assert not (tmp_path / "out/masks/a.png").exists()
+
+
+def test_when_no_image_can_be_read_the_json_still_says_so(photos: Path, tmp_path: Path) -> None:
+    os.truncate(photos / "a.png", 20)
+    assert len(run(find_images([str(photos / "a.png")]), tmp_path / "out")) == 1
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["images"] == []
+
+
+def test_an_output_that_exists_is_refused_and_stays_as_it_is(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="out exists.*nothing is overwritten"):
+        run(find_images([str(photos)]), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_overlay_shows_colours_over_the_photo_and_leaves_void_alone() -> None:
+    image, mask = np.full((6, 9, 3), 100, np.uint8), np.zeros((6, 9), np.uint8)
+    mask[:, 3:6], mask[:, 6:] = 2, 255
+    before = image.copy()
+    overlay = draw_mask(image, mask, TINY)
+    np.testing.assert_allclose(overlay[0, 0], (1 - OPACITY) * 100 + OPACITY * np.array(TINY.classes[0].color), atol=1)
+    np.testing.assert_allclose(overlay[0, 5], (1 - OPACITY) * 100 + OPACITY * np.array(TINY.classes[2].color), atol=1)
+    assert (overlay[:, 7:] == 100).all() and (overlay[:, 3] < overlay[:, 4]).all()
+    assert (image == before).all()
+
+
+def test_boxes_are_drawn_in_their_class_colour_on_a_copy() -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    drawn = draw_boxes(image, np.array([[5, 4, 25, 16]], np.float32), np.array([2]), TINY)
+    assert not image.any() and drawn.shape == image.shape
+    assert drawn[4, 10].tolist() == drawn[15, 10].tolist() == list(TINY.classes[2].color)
+    assert not drawn[8:12, 10:20].any()
