@@ -9,7 +9,7 @@ import torch
 from veduta.config import Augment, Data
 from veduta.data.folder import Folder
 from veduta.data.loader import AugmentedSamples, DrawBatches, train_loader
-from veduta.data.sample import Batch
+from veduta.data.sample import Batch, InMemory
 
 DATA = Data(
     dataset="folder",
@@ -61,6 +61,15 @@ def test_batches_are_the_same_again_and_others_with_another_seed(folder_root: Pa
     torch.rand(3)  # the state of the global generators plays no part
     assert equal(first, batches(folder_root))
     assert not equal(first, batches(folder_root, seed=1))
+
+
+def test_samples_kept_in_memory_are_read_once_and_cannot_be_changed(folder_root: Path) -> None:
+    dataset = InMemory(Folder(folder_root, split="train"))
+    sample = dataset[0]
+    assert dataset[0] is sample
+    assert len(dataset) == 3
+    with pytest.raises(ValueError, match="read-only"):
+        sample.image[0, 0] = 0
 
 
 def test_a_longer_run_starts_like_a_shorter_one(folder_root: Path) -> None:

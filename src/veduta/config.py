@@ -49,6 +49,7 @@ class Data:
     val_split: str = "val"
     crop_size: tuple[int, int] = (513, 513)  # of a training sample; validation sees whole images
     batch_size: int = Field(default=8, ge=1)  # per process
+    in_memory: bool = False  # decode every sample once and keep it: right for small data sets
     workers: int = Field(default=0, ge=0)  # loader processes; the result does not depend on their number
     augment: Augment = Augment()
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from veduta.config import Data, nearest
 from veduta.data.camvid import CamVid
 from veduta.data.folder import Folder
-from veduta.data.sample import SampleDataset
+from veduta.data.sample import InMemory, SampleDataset
 from veduta.data.scenes import Scenes
 
 
@@ -27,4 +27,5 @@ def open_dataset(data: Data, split: str) -> SampleDataset:
     """One split of the data set that a recipe names."""
     if data.dataset not in DATASETS:
         raise ValueError(f"dataset '{data.dataset}' is not known.{nearest(data.dataset, DATASETS)}")
-    return DATASETS[data.dataset](Path(data.root) if data.root else None, split=split)
+    dataset = DATASETS[data.dataset](Path(data.root) if data.root else None, split=split)
+    return InMemory(dataset) if data.in_memory else dataset

@@ -47,6 +47,30 @@ class SampleDataset(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+class InMemory:
+    """A data set whose samples are decoded once, at their first use, and then kept, read-only.
+
+    Threads may share it: at worst two of them decode the same sample. Worker processes share what was read before they
+    started.
+    """
+
+    def __init__(self, dataset: SampleDataset) -> None:
+        self.dataset, self.labels = dataset, dataset.labels
+        self.samples: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self.samples:
+            sample = self.dataset[index]
+            for array in vars(sample).values():
+                if isinstance(array, np.ndarray):
+                    array.flags.writeable = False
+            self.samples[index] = sample
+        return self.samples[index]
+
+
 class Batch(NamedTuple):
     """images: (N, 3, H, W) uint8 RGB. masks: (N, H, W) uint8 train ids, 255 void. names: of the N samples."""
 
@@ -116,8 +140,7 @@ def read_ids(path: Path, labels: LabelMap) -> NDArray[np.uint8]:
             )
         if image.tile and image.tile[0][3] in ("L;2", "L;4"):
             raise ValueError(
-                f"{path}: a grey mask of 2 or 4 bits, whose values reading would stretch to 0..255. Save it as an 8-bit "
-                "PNG."
+                f"{path}: a grey mask of 2 or 4 bits, whose values reading would stretch to 0..255. Save it with 8 bits."
             )
         try:
             ids = np.asarray(ImageOps.exif_transpose(image))

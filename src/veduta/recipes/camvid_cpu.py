@@ -15,6 +15,7 @@ def camvid_cpu() -> Recipe:
             dataset="camvid",
             crop_size=(160, 224),
             batch_size=8,
+            in_memory=True,
             augment=Augment(
                 scale=(0.5, 1.6), focus=0.5, brightness=0.4, contrast=0.4, saturation=0.4, tint=0.1, gamma=0.25
             ),

@@ -12,6 +12,7 @@ def demo() -> Recipe:
             dataset="scenes",
             crop_size=(160, 192),
             batch_size=8,
+            in_memory=True,
             augment=Augment(scale=(0.7, 1.4), brightness=0.2, contrast=0.2),
         ),
         optim=Optim(name="adamw", lr=4e-3, schedule="cosine", warmup_steps=10, weight_decay=0.01, ema_decay=0.98),

@@ -12,4 +12,4 @@ def folder_cpu() -> Recipe:
     veduta train folder-cpu --data my-scenes --out runs/mine
     """
     recipe = camvid_cpu()
-    return replace(recipe, name="folder-cpu", data=replace(recipe.data, dataset="folder"))
+    return replace(recipe, name="folder-cpu", data=replace(recipe.data, dataset="folder", in_memory=False))
