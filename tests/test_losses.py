@@ -126,3 +126,12 @@ def test_every_task_predicts_train_ids_and_makes_a_metric_of_its_classes(name: s
     masks = task.predict({"mask_logits": logits})
     assert masks.dtype == torch.uint8 and (masks == logits.argmax(dim=1)).all()
     assert task.metric().num_classes == TINY.num_classes
+
+
+def test_coarser_logits_meet_the_mask_pixels_under_them_with_corners_aligned() -> None:
+    logits, _ = drawn()  # 9 x 11
+    masks = torch.randint(0, 5, (2, 17, 21), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    assert cross_entropy(logits, masks) == cross_entropy(logits, masks[:, ::2, ::2])
+    sixteenth = logits[..., :3, :4]
+    masks = torch.randint(0, 5, (2, 33, 49), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    assert cross_entropy(sixteenth, masks) == cross_entropy(sixteenth, masks[:, ::16, ::16])

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from veduta.data.sample import Sample
-from veduta.data.scene_painting import COUNTABLE
 from veduta.data.scenes import SPLITS, Scenes
+from veduta.data.scenes.kinds import COUNTABLE
 from veduta.labels import IGNORE_INDEX
 
 Splits = dict[str, list[Sample]]

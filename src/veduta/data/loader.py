@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from veduta.config import Data
-from veduta.data.geometry import draw_focus, draw_matrix, warp
+from veduta.data.geometry import draw_focus, draw_window, warp
 from veduta.data.photometric import jitter
 from veduta.data.sample import Batch, Sample, SampleDataset, collate
 
@@ -35,7 +35,7 @@ class AugmentedSamples(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         augment, crop_size = self.data.augment, self.data.crop_size
         focus = draw_focus(sample.mask, rng) if sample.mask is not None and rng.random() < augment.focus else None
-        matrix = draw_matrix(
+        window = draw_window(
             sample.image.shape[:2],
             crop_size,
             scale=augment.scale,
@@ -43,7 +43,7 @@ class AugmentedSamples(Dataset[Sample]):
             rng=rng,
             focus=focus,
         )
-        sample = warp(sample, matrix, crop_size)
+        sample = warp(sample, window, crop_size)
         return replace(sample, image=jitter(sample.image, augment, rng))
 
 

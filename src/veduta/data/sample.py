@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from veduta.labels import LabelMap
@@ -138,9 +138,9 @@ def read_ids(path: Path, labels: LabelMap) -> NDArray[np.uint8]:
                 f"{path}: a mask must hold one 8-bit class index per pixel (grey or palette PNG), this one is of mode "
                 f"{image.mode}. Convert colours to the indices of label map '{labels.name}' first."
             )
-        if image.tile and image.tile[0][3] in ("L;2", "L;4"):
+        if isinstance(image, ImageFile.ImageFile) and image.tile and image.tile[0][3] in ("L;2", "L;4"):
             raise ValueError(
-                f"{path}: a grey mask of 2 or 4 bits, whose values reading would stretch to 0..255. Save it with 8 bits."
+                f"{path}: a grey mask of 2 or 4 bits, whose values reading stretches to 0..255. Save it with 8 bits."
             )
         try:
             ids = np.asarray(ImageOps.exif_transpose(image))

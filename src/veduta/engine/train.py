@@ -155,8 +155,8 @@ def _check_outputs(model: nn.Module, reads: str, recipe: Recipe) -> None:
     given = model.eval()(torch.zeros(1, 3, 65, 65))
     if reads not in given:
         raise ValueError(
-            f"model '{recipe.model}' gives {', '.join(given)}; task '{recipe.task}' reads {reads}. Choose another of the "
-            "models that `veduta list` shows."
+            f"model '{recipe.model}' gives {', '.join(given)}; task '{recipe.task}' reads {reads}. Choose another of "
+            "the models that `veduta list` shows."
         )
 
 

@@ -88,7 +88,8 @@ class DeepLabV3Plus(nn.Module):
 
     The decoder joins the pyramid's output with the backbone's stride-4 map (V3+, sec. 3.1 and 4).
     `rates` are the pyramid's atrous rates; `separable=False` takes plain 3x3 convolutions, which CPUs run faster when
-    the channels are few. With `aux` also "aux_mask_logits" of the same shape, straight from the coarsest map.
+    the channels are few. In training, `train_stride` 2 gives logits for every other row and column only, from the
+    first on, which the loss compares with those of the masks; `aux` adds "aux_mask_logits" at the coarsest stride.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class DeepLabV3Plus(nn.Module):
         decoder_channels: int = 256,
         separable: bool = True,
         aux: bool = False,
+        train_stride: int = 1,
     ) -> None:
         super().__init__()
+        self.train_stride = train_stride
         conv = separable_conv if separable else conv_bn_relu
         self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
         self.backbone = backbone
@@ -117,14 +120,15 @@ class DeepLabV3Plus(nn.Module):
         self.aux_head = nn.Conv2d(backbone.out_channels[-1], num_classes, 1) if aux else None
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        size = images.shape[-2:]
+        stride = self.train_stride if self.training else 1
+        size = [-(-length // stride) for length in images.shape[-2:]]
         features: list[Tensor] = self.backbone(self.normalize(images))
         low = self.low_level(features[0])
         x = _resize(self.dropout(self.aspp(features[-1])), low.shape[-2:])
         x = self.head(self.decoder(torch.cat([x, low], dim=1)))
         outputs = {"mask_logits": _resize(x, size)}
         if self.aux_head is not None and self.training:
-            outputs["aux_mask_logits"] = _resize(self.aux_head(features[-1]), size)
+            outputs["aux_mask_logits"] = self.aux_head(features[-1])
         return outputs
 
 
@@ -163,10 +167,11 @@ def deeplabv3plus_small(num_classes: int, *, output_stride: int = 16) -> DeepLab
         SeparableResNet(widths=(32, 96, 192, 192), depths=(1, 3, 3, 3), output_stride=output_stride),
         num_classes,
         rates=[rate // 2 for rate in atrous_rates(output_stride)],  # for the small crops that a CPU trains on
-        aspp_channels=128,
+        aspp_channels=96,
         low_channels=24,
-        decoder_channels=64,
+        decoder_channels=48,
         aux=True,
+        train_stride=2,
     )
 
 

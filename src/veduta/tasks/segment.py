@@ -13,7 +13,7 @@ from veduta.tasks.metrics import ConfusionMatrix
 
 
 class Segment:
-    """Reads `mask_logits` (N, num_classes, H, W), and `aux_mask_logits` of that shape where a model gives them."""
+    """Reads `mask_logits` (N, num_classes, H, W); in training these, and `aux_mask_logits`, may come at a stride."""
 
     reads = "mask_logits"
 
