@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -99,8 +100,8 @@ def test_when_every_image_fails_there_is_no_score(folder_root: Path) -> None:
 
 
 def test_an_image_counted_twice_is_not_proved(folder_root: Path) -> None:
-    (folder_root / "twice.txt").write_text("val/a\nval/a\n")
-    dataset = Folder(folder_root, split="twice")
+    dataset = Folder(folder_root, split="val")
+    dataset.pairs, dataset.names = 2 * dataset.pairs[:1], 2 * dataset.names[:1]
     evaluation = evaluate(Predictor(StubBackend()), dataset, name="folder", split="twice", batch_size=2)
     assert evaluation.images_counted == evaluation.images_total == 2 and not evaluation.proved
 
@@ -198,3 +199,14 @@ def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
         names.append(sample.name)
         assert dataset.started <= done + 3
     assert names == dataset.names
+
+
+def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_so(folder_root: Path) -> None:
+    backend = StubBackend()
+    backend.info = replace(backend.info, recipe=replace(backend.info.recipe, flip_test=True))
+    dataset = Folder(folder_root, split="val")
+    evaluation = evaluate(Predictor(backend), dataset, name="folder", split="val", batch_size=2)
+    assert backend.batch_sizes == [2, 2, 1, 1]
+    assert evaluation.scores.mean_iou == 1  # mirrored back before the mean
+    assert "mirror image" in evaluation.headline()
+    assert "mirror" not in Predictor(StubBackend()).protocol

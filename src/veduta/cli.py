@@ -19,6 +19,7 @@ app = typer.Typer(
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Change a recipe field: optim.lr=0.02. Repeatable.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, npu or mps.")]
 
 
@@ -45,7 +46,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A name from `veduta list`, or the path of a recipe.json.")],
     out: Annotated[Path, typer.Option(help="The run folder to make; must not exist.")],
     data: DataOption = None,
-    set_: Annotated[list[str], typer.Option("--set", help="Change a field: optim.lr=0.02. Repeatable.")] = [],  # noqa: B006
+    set_: SetOption = [],  # noqa: B006
     init: Annotated[Path | None, typer.Option(help="Start from the weights of a run or .safetensors file.")] = None,
 ) -> None:
     """Train a recipe into a run folder."""
@@ -74,18 +75,21 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split to score.")] = "val",
     json: Annotated[Path | None, typer.Option(help="Write every figure into this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with pictures into this file.")] = None,
+    set_: SetOption = [],  # noqa: B006
     device: DeviceOption = "auto",
 ) -> None:
     """Score a model on a split: per-class IoU and one headline that proves itself."""
     with _errors_for_people():
         from veduta.backends import open_model
         from veduta.checkpoint import write_text
+        from veduta.config import set_fields
         from veduta.data import open_dataset
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
 
         backend = open_model(model, device=device)
+        backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
         settings = backend.info.recipe.data
         if data is not None:
             settings = dataclasses.replace(settings, root=str(data))
@@ -106,7 +110,7 @@ def evaluate(
             from veduta.report.page import write_report
 
             write_report(evaluation, report, run=model if model.is_dir() else None)
-        if not evaluation.proved:
+        if not evaluation.proved:  # a layout refuses names that come twice, so what is missing has failed
             listed = "\n  ".join(why for _, why in evaluation.failed[:5])
             _stop(f"{len(evaluation.failed)} images failed; the score leaves them out:\n  {listed}", FAILED)
 

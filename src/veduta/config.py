@@ -99,6 +99,7 @@ class Recipe:
     seed: int = Field(default=0, ge=0)
     device: str = "auto"  # auto, cpu, cuda, cuda:1, npu, mps
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    flip_test: bool = False  # predictions are averaged with those of the mirrored image: slower and better
     validate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
 
 

@@ -10,7 +10,7 @@ from itertools import count, islice
 import numpy as np
 
 from veduta.data.sample import Sample, SampleDataset
-from veduta.engine.predictor import PROTOCOL, Predictor, batches_by_size
+from veduta.engine.predictor import Predictor, batches_by_size
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
 from veduta.tasks.metrics import scores_of
 
@@ -105,7 +105,7 @@ def evaluate(
         dataset=name,
         split=split,
         labels=labels,
-        protocol=PROTOCOL,
+        protocol=predictor.protocol,
         weights_sha256=predictor.backend.info.weights_sha256,
         step=predictor.backend.info.step,
         images_total=len(dataset),

@@ -53,6 +53,7 @@ def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: Prog
     labels = predictor.labels
     rows, failed = [], []
     for done, (name, path) in enumerate(images.items(), start=1):
+        line.count("predicting", done, len(images))
         try:
             image = read_rgb(path)
         except (ValueError, OSError) as error:
@@ -66,7 +67,6 @@ def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: Prog
         rows.append(
             {"name": name, "file": str(path), "height": mask.shape[0], "width": mask.shape[1], "shares": shares}
         )
-        line.count("predicting", done, len(images))
     info = predictor.backend.info
     content = {
         "model": {"name": info.recipe.model, "recipe": info.recipe.name, "weights_sha256": info.weights_sha256},

@@ -12,8 +12,6 @@ from veduta.data.sample import Sample
 from veduta.tasks import TASKS
 from veduta.tasks.prediction import Prediction
 
-PROTOCOL = "whole images, single scale"
-
 
 class Predictor:
     """A backend and the task that reads its outputs."""
@@ -22,11 +20,20 @@ class Predictor:
         self.backend = backend
         self.labels = backend.info.labels
         self.task = TASKS[backend.info.recipe.task](self.labels, Loss())
+        self.flip = backend.info.recipe.flip_test
+
+    @property
+    def protocol(self) -> str:
+        """How images are shown to the model, in words that go beside every score."""
+        return "whole images, single scale" + (", averaged with the mirror image" if self.flip else "")
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Images (H, W, 3) uint8 RGB of one size -> their predictions, in order."""
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        masks = self.task.predict(self.backend(batch)).cpu().numpy()
+        outputs = self.backend(batch)
+        if self.flip:
+            outputs = self.task.average_mirrored(outputs, self.backend(batch.flip(-1)))
+        masks = self.task.predict(outputs).cpu().numpy()
         return [Prediction(mask=mask) for mask in masks]
 
 

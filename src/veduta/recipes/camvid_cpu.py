@@ -23,5 +23,6 @@ def camvid_cpu() -> Recipe:
         optim=Optim(name="adamw", lr=4e-3, schedule="cosine", warmup_steps=150, weight_decay=0.02, ema_decay=0.998),
         loss=Loss(class_weights="log", auxiliary=0.4),
         steps=3000,
+        flip_test=True,
         validate_every=1000,
     )

@@ -40,5 +40,10 @@ class Segment:
         """(N, H, W) uint8 train ids, on the device of the outputs."""
         return outputs["mask_logits"].argmax(dim=1).to(torch.uint8)
 
+    def average_mirrored(self, outputs: dict[str, Tensor], mirrored: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs of the images and of their mirror images -> outputs for `predict`: soft-max, then the mean."""
+        probabilities = outputs["mask_logits"].softmax(dim=1) + mirrored["mask_logits"].flip(-1).softmax(dim=1)
+        return {"mask_logits": (probabilities / 2).log()}
+
     def metric(self) -> ConfusionMatrix:
         return ConfusionMatrix(self.labels.num_classes)
