@@ -84,7 +84,7 @@ def warp(sample: Sample, window: Window, crop_size: tuple[int, int]) -> Sample:
     image = _resample(sample.image, window, crop_size, cv2.INTER_LINEAR, MEAN_COLOR)
     mask, boxes, box_classes = sample.mask, sample.boxes, sample.box_classes
     if mask is not None:
-        mask = _resample(mask, window, crop_size, cv2.INTER_NEAREST_EXACT, IGNORE_INDEX)
+        mask = _resample(mask, window, crop_size, cv2.INTER_NEAREST_EXACT, (IGNORE_INDEX,))
     if boxes is not None and box_classes is not None:
         boxes, keep = warp_boxes(boxes, window, crop_size)
         box_classes = box_classes[keep]
@@ -96,21 +96,16 @@ def _resample(
     window: Window,
     crop_size: tuple[int, int],
     interpolation: int,
-    outside: int | tuple[int, int, int],
+    outside: tuple[int, ...],
 ) -> NDArray[np.uint8]:
     (top, bottom), (left, right) = window.to_rows, window.to_columns
     view = pixels[slice(*window.rows), slice(*window.columns)]
     if view.shape[:2] != (bottom - top, right - left):
         view = cv2.resize(view, (right - left, bottom - top), interpolation=interpolation)
-    if window.flip:
-        view = cv2.flip(view, 1)
-        left, right = crop_size[1] - right, crop_size[1] - left
-    if view.shape[:2] == crop_size:
-        return view
-    canvas = np.empty((*crop_size, *pixels.shape[2:]), np.uint8)
-    canvas[:] = outside
-    canvas[top:bottom, left:right] = view
-    return canvas
+    if view.shape[:2] != crop_size:
+        borders = (top, crop_size[0] - bottom, left, crop_size[1] - right)
+        view = cv2.copyMakeBorder(view, *borders, cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED, value=outside)
+    return cv2.flip(view, 1) if window.flip else view
 
 
 def warp_boxes(

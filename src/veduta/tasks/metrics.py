@@ -20,11 +20,10 @@ def count_pairs(predictions: NDArray[np.uint8], targets: NDArray[np.uint8], num_
     predictions, targets = predictions.reshape(1, -1), targets.reshape(1, -1)
     for start in range(0, targets.size, PIECE):
         target, prediction = targets[:, start : start + PIECE], predictions[:, start : start + PIECE]
-        # Histograms: ids outside of the classes, void among them, fall out of their ranges.
-        pairs = cv2.calcHist([target, prediction], [0, 1], None, [num_classes] * 2, [0, num_classes] * 2)
-        truth = cv2.calcHist([target], [0], None, [num_classes], [0, num_classes]).reshape(-1)
-        counts[:, :-1] += pairs.astype(np.int64)
-        counts[:, -1] += (truth - pairs.sum(axis=1, dtype=np.float64)).astype(np.int64)
+        # One histogram over every 8-bit prediction; targets outside of the classes, void among them, fall out of range.
+        pairs = cv2.calcHist([target, prediction], [0, 1], None, [num_classes, 256], [0, num_classes, 0, 256])
+        counts[:, :-1] += pairs[:, :num_classes].astype(np.int64)
+        counts[:, -1] += pairs[:, num_classes:].sum(axis=1, dtype=np.float64).astype(np.int64)
     return counts
 
 
