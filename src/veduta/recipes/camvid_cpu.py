@@ -7,6 +7,7 @@ def camvid_cpu() -> Recipe:
     """A small DeepLabV3+ of separable convolutions on CamVid at 360x480, 11 classes.
 
     veduta train camvid-cpu --data CamVid --out runs/camvid-cpu
+    Two cores of 2.5 GHz with AVX-512: 27 minutes; test mIoU 51.5, or 49.9 with flip_test=false (docs/results.md).
     """
     return Recipe(
         name="camvid-cpu",
