@@ -171,6 +171,21 @@ def test_an_output_folder_that_exists_is_refused(root: Path, tmp_path: Path) -> 
     expect_mistake(veduta("train", "folder-cpu", "--data", root, "--out", tmp_path), str(tmp_path), "exists")
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(run: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    expect_mistake(veduta("train", "folder-cpu", "--data", root, "--out", out), str(out), "is no folder")
+    expect_mistake(veduta("predict", run, root / "images", "--out", out), str(out), "is no folder")
+    for option, target in (("--json", tmp_path / "missing" / "val.json"), ("--report", tmp_path)):
+        result = veduta("evaluate", run, "--data", root, option, target)
+        expect_mistake(result, str(target), "folder")
+        assert "mIoU" not in result.stdout
+
+
+def test_an_image_that_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
+    expect_mistake(veduta("predict", run, tmp_path / "nope.jpg", "--out", tmp_path / "out"), "nope.jpg not found")
+
+
 def test_a_missing_data_folder_is_named(tmp_path: Path) -> None:
     result = veduta("train", "folder-cpu", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
     expect_mistake(result, str(tmp_path / "nowhere"), "images/ and masks/")

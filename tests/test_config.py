@@ -186,3 +186,14 @@ def test_a_recipe_is_found_by_name_or_by_file(tmp_path: Path) -> None:
 def test_nearest_lists_everything_where_nothing_is_near() -> None:
     assert nearest("xyz", ["apple", "pear"]) == " Known: apple, pear."
     assert nearest("aple", ["apple", "fig"]) == " Did you mean apple?"
+
+
+def test_a_recipe_that_is_not_utf8_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"bad\.json: not UTF-8"):
+        read_recipe(tmp_path / "bad.json")
+
+
+def test_a_value_out_of_bounds_is_said_once() -> None:
+    with pytest.raises(ValueError, match=r"crop_size must be at least 33 x 33, got \(0, 0\)\.$"):
+        set_fields(find_recipe("demo"), ["data.crop_size=[0,0]"])

@@ -46,6 +46,29 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_new_folder(path: Path) -> None:
+    """Raises FileExistsError, NotADirectoryError or PermissionError where the folder `path` could not be made new."""
+    if path.exists():
+        raise FileExistsError(f"--out {path} exists; nothing is overwritten. Choose another, or move this one away.")
+    _check_parent(path, next(parent for parent in path.absolute().parents if parent.exists()))
+
+
+def check_new_file(path: Path) -> None:
+    """Raises IsADirectoryError, NotADirectoryError or PermissionError where the file `path` could not be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file is to be written there. Give a file name.")
+    _check_parent(path, path.absolute().parent)
+
+
+def _check_parent(path: Path, parent: Path) -> None:
+    if not parent.is_dir():
+        raise NotADirectoryError(
+            f"{path} cannot be written: {parent} is no folder. Make it first, or choose another place."
+        )
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: no permission to write into {parent}.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))

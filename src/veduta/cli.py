@@ -33,7 +33,7 @@ def _errors_for_people() -> Iterator[None]:
     except (ValueError, OSError) as error:
         _stop(str(error), MISUSED)
     except KeyboardInterrupt:
-        _stop("interrupted. What was written before stays as it is.", INTERRUPTED)
+        _stop("interrupted. Checkpoints written before stay as they are; the rest of the work is lost.", INTERRUPTED)
 
 
 def _stop(message: str, code: int) -> None:
@@ -81,13 +81,16 @@ def evaluate(
     """Score a model on a split: per-class IoU and one headline that proves itself."""
     with _errors_for_people():
         from veduta.backends import open_model
-        from veduta.checkpoint import write_text
+        from veduta.checkpoint import check_new_file, write_text
         from veduta.config import set_fields
         from veduta.data import open_dataset
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
 
+        for target in (json, report):
+            if target is not None:
+                check_new_file(target)
         backend = open_model(model, device=device)
         backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
         settings = backend.info.recipe.data
@@ -137,7 +140,7 @@ def predict(
         print(f"{len(found) - len(failed)} of {len(found)} images in {out}: masks/, overlays/, predictions.json")
         if failed:
             listed = "\n  ".join(why for _, why in failed[:5])
-            _stop(f"{len(failed)} images could not be read:\n  {listed}", FAILED)
+            _stop(f"{len(failed)} of {len(found)} images could not be read:\n  {listed}", FAILED)
 
 
 @app.command(name="list")

@@ -130,7 +130,11 @@ def recipe_from_json(text: str, *, source: str) -> Recipe:
 def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found. Expected a recipe as JSON, such as a run folder's recipe.json.")
-    return recipe_from_json(path.read_text(encoding="utf-8"), source=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}). Expected a recipe as JSON.") from error
+    return recipe_from_json(text, source=str(path))
 
 
 def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
@@ -166,7 +170,7 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 def _require(name: str, part: Any, path: str, assignment: str) -> None:
     if not isinstance(part, dict) or name not in part:
         hint = nearest(name, part) if isinstance(part, dict) else " A field without parts stands before it."
-        elsewhere = [p for p in field_paths() if p.endswith(f".{name}")]
+        elsewhere = [p for p in field_paths() if p.endswith(f".{name}") and "." not in path]
         raise ValueError(
             f"--set {assignment}: a recipe has no field '{path}'.{hint}"
             + (f" There is {' and '.join(elsewhere)}." if elsewhere else "")
@@ -194,5 +198,5 @@ def _validate(values: Any) -> Recipe:
             *parents, leaf = where.split(".")
             known = [p for p in field_paths() if p.split(".")[: len(parents)] == parents]
             raise ValueError(f"unknown field '{where}'.{nearest(leaf, [p.split('.')[-1] for p in known])}") from error
-        found = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        found = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}.") from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from veduta.checkpoint import write_atomically, write_text
+from veduta.checkpoint import check_new_folder, write_atomically, write_text
 from veduta.data.folder import IMAGE_ENDINGS
 from veduta.data.sample import read_rgb
 from veduta.engine.predictor import Predictor
@@ -33,6 +33,8 @@ def find_images(arguments: Sequence[str]) -> dict[str, Path]:
         else:
             files = [path] if path.is_file() else [Path(p) for p in sorted(glob.glob(argument, recursive=True))]  # noqa: PTH207
             named = [(p.stem, p) for p in files if p.is_file()]
+        if not named and not path.exists() and not glob.has_magic(argument):
+            raise FileNotFoundError(f"{argument} not found. Expected an image file, a folder or a glob.")
         if not named:
             raise FileNotFoundError(f"{argument}: no images found ({', '.join(IMAGE_ENDINGS)}).")
         for name, image in named:
@@ -48,8 +50,7 @@ def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: Prog
 
     Returns the images that could not be read, with the reason. Raises FileExistsError where `out` exists.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists. Choose another --out, or move this folder away: nothing is overwritten.")
+    check_new_folder(out)
     labels = predictor.labels
     rows, failed = [], []
     for done, (name, path) in enumerate(images.items(), start=1):

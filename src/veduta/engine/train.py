@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from veduta.backends import TorchBackend
 from veduta.checkpoint import (
     ModelInfo,
+    check_new_folder,
     find_model,
     hash_weights,
     load_weights,
@@ -54,10 +55,7 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     User mistakes raise ValueError or OSError before the first step where they can be known. FloatingPointError: the
     loss is no number any more.
     """
-    if out.exists():
-        raise FileExistsError(
-            f"{out} exists. A run gets a folder of its own: choose another --out, or move this one away."
-        )
+    check_new_folder(out)
     device = select_device(recipe.device)
     check_precision(device, recipe.precision)
     seed_everything(recipe.seed)
