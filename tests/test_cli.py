@@ -1,7 +1,6 @@
 """The command line as its users meet it: a process of its own, real files, exit codes, no traceback, no network."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -9,47 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import expect_mistake, veduta
 from layouts import save, write_folder
 from PIL import Image
 
 SMALL = ["--set", "model=deeplabv3plus_tiny", "--set", "steps=2", "--set", "data.batch_size=2"]
 SMALL += ["--set", "data.crop_size=[40,48]", "--set", "validate_every=0", "--set", "loss.auxiliary=0"]
-
-# Refuses every socket and every file opened for writing outside of the folder that the first argument names.
-GUARD = """
-import os, sys
-allowed = os.path.realpath(sys.argv.pop(1))
-def watch(event, arguments):
-    if event.startswith("socket.") and event != "socket.__new__":
-        raise SystemExit(f"GUARD: {event} {arguments}")
-    if event == "open":
-        path, mode, flags = arguments
-        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes and isinstance(path, str) and not os.path.realpath(path).startswith((allowed, "/dev/")):
-            raise SystemExit(f"GUARD: opens {path} for writing")
-sys.addaudithook(watch)
-from veduta.cli import app
-app()
-"""
-
-
-def veduta(*arguments: str | Path, guard: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line; with `guard`, any socket or any write outside of that folder ends it."""
-    start = [sys.executable, "-m", "veduta.cli"] if guard is None else [sys.executable, "-c", GUARD, str(guard)]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    if guard is not None:
-        environment["TMPDIR"] = str(guard)  # importing torch's optimizers tries the system's temporary folder out
-    command = [*start, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
-def expect_mistake(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit 2, one error on stderr that holds all `words`, no traceback."""
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("error: ") == 1
-    for word in words:
-        assert word in result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,86 +1,251 @@
-"""The published networks compute what their reference implementations computed."""
+"""The published networks compute what their reference implementations computed, through the import of their names."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import rule
 import torch
-from golden_data import Golden, recorded
-from torch import nn
+import torch.nn.functional as F
+from golden_data import FOLDER, Golden, cut, recorded, to_unit
+from torch import Tensor, nn
 
-from veduta.models import build_model, resnest
+from veduta.legacy import from_arrays
+from veduta.models import resnest
+from veduta.models.deeplab import DeepLabV3Plus
+from veduta.models.refinenet import RefineNet
+from veduta.models.xception import Xception
 
 FAST = ("1s1x64d", "2s1x64d", "4s1x64d", "1s2x40d", "2s2x40d", "4s2x40d", "1s4x24d")
-CLASSIFIERS = {
-    "resnest50": "resnest50",
-    "resnest101": "resnest101",
-    "timm_resnest14d": "resnest14",
-    "timm_resnest26d": "resnest26",
-    **{f"resnest50_fast_{fast}": f"resnest50_fast_{fast}" for fast in FAST},
+CLASSIFIERS = {  # recording -> model, source
+    "resnest50": ("resnest50", "zhanghang"),
+    "resnest101": ("resnest101", "zhanghang"),
+    "timm_resnest14d": ("resnest14", "timm"),
+    "timm_resnest26d": ("resnest26", "timm"),
+    "ms_resnest50": ("resnest50", "mindspore"),
+    **{f"resnest50_fast_{fast}": (f"resnest50_fast_{fast}", "zhanghang") for fast in FAST},
 }
+BACKBONES = {"resnest50_os8": 8, "resnest50_os16": 16}
+DEEPLABV3 = ("deeplabv3_resnest50_citys",)
+REFINENETS = {
+    "refinenet101_voc": "drsleep",
+    "refinenet101_voc_odd": "drsleep",
+    "ms_refinenet101_129": "mindspore",
+    "ms_refinenet101_even": "mindspore",
+}
+XCEPTIONS = {  # recording -> Xception's depth, output stride
+    "deeplabv3plus_xception65_os16_129": (65, 16),
+    "deeplabv3plus_xception65_os8_129": (65, 8),
+    "deeplabv3plus_xception65_os16_513": (65, 16),
+    "deeplabv3plus_xception65_os8_513": (65, 8),
+    "deeplabv3plus_xception41_os16_129": (41, 16),
+    "deeplabv3plus_xception71_os16_129": (71, 16),
+}
+MOBILE = "deeplabv3_mobilenetv2_os16_129"
+MULTISCALE = "deeplabv3plus_xception65_os8_multiscale"
+ELSEWHERE = {"blitznet300_resnet50_x4", "blitznet300_resnet50_nox4"}  # test_golden_blitznet.py
 
-# The reference's names of DeepLabV3 -> ours.
-DEEPLAB_NAMES = {
+# The references' names of modules -> ours, where a recording names a feature by its module.
+RENAMED = {
+    "avd_layer|avd_last": "pool",
     r"^pretrained\.": "backbone.",
     r"^head\.aspp\.b([0-3])": r"aspp.branches.\1",
-    r"^head\.aspp\.b4\.gap\.1": "aspp.pooling.0",
-    r"^head\.aspp\.b4\.gap\.2": "aspp.pooling.1",
     r"^head\.aspp\.project": "aspp.project",
     r"^head\.block\.2$": "head.1",
-    r"^head\.block\.([01])\.": r"head.1.\1.",
-    r"^head\.block\.4": "head.3",
-    r"^auxlayer\.conv5\.([01])\.": r"aux_head.0.\1.",
-    r"^auxlayer\.conv5\.4": "aux_head.2",
     r"^auxlayer$": "aux_head",
+}
+REFINENET_MODULES = {
+    r"^(conv1|maxpool|layer\d)$": r"backbone.\1",
+    r"^p_ims1d2_outl(\d)_dimred$": r"paths.\1.reduce",
+    r"^adapt_stage(\d)_b$": r"paths.\1.adapt",
+    r"^adapt_stage(\d)_b2_joint_varout_dimred$": r"paths.\1.fuse",
+    r"^mflow_conv_g(\d)_pool$": r"paths.\1.pool",
+    r"^mflow_conv_g(\d)_b$": r"paths.\1.refine",
+    r"^mflow_conv_g(\d)_b3_joint_varout_dimred$": r"paths.\1.pass_on",
+    "^clf_conv$": "head",
+}
+DEEPLAB_MODULES = {
+    "^input_normalised$": "normalize",
+    r"^conv1_(\d)$": r"backbone.conv\1",
+    r"^(entry|exit)_flow_block(\d)$": r"backbone.\1.\2",
+    "^middle_flow_unit_1$": "backbone.middle.1",
+    "^image_pooling$": "aspp.pooling",
+    r"^aspp(\d)$": r"aspp.branches.\1",
+    "^aspp_projection$": "aspp.project",
+    "^decoder_low_level$": "low_level",
+    r"^decoder_conv(\d)$": r"decoder.\1",
 }
 
 
-def resnest_name(name: str) -> str:
-    return re.sub("avd_layer|avd_last", "pool", name)
-
-
-def deeplab_name(name: str) -> str:
-    for pattern, replacement in DEEPLAB_NAMES.items():
+def renamed(name: str, rules: dict[str, str]) -> str:
+    for pattern, replacement in rules.items():
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def check_features(model: nn.Module, golden: Golden, rename: Callable[[str], str], at_least: int) -> Any:
+def resnet_name(name: str) -> str:
+    return renamed(name, RENAMED)
+
+
+def counted_from_0(name: str) -> str:
+    return re.sub(r"(paths|entry|exit|middle)\.(\d+)", lambda m: f"{m[1]}.{int(m[2]) - 1}", name)
+
+
+def refinenet_name(name: str) -> str:
+    return counted_from_0(renamed(name, REFINENET_MODULES))
+
+
+def check_features(
+    model: nn.Module,
+    golden: Golden,
+    rename: Callable[[str], str],
+    part: Callable[[str, Any], Tensor] = lambda name, output: output,
+    *,
+    at_least: int,
+) -> Any:
     """Run the recording's input, compare every feature in order, return the outputs."""
-    with recorded(model.eval(), golden, rename) as found, torch.inference_mode():
+    with recorded(model, golden, rename, part) as found, torch.inference_mode():
         outputs = model(golden.images())
     assert len(found) >= at_least
-    for name in found:
-        golden.check("features", name, found[name])
+    for name in golden.meta["features"]:
+        if name in found:
+            golden.check("features", name, found[name])
     return outputs
+
+
+def test_every_recorded_network_is_covered() -> None:
+    networks = set()
+    for path in FOLDER.glob("*.npz"):
+        meta = Golden(path.stem).meta if "meta" in np.load(path) else {}
+        if "features" in meta or "eval_scales" in meta:
+            networks.add(path.stem)
+    covered = {*CLASSIFIERS, *BACKBONES, *DEEPLABV3, *REFINENETS, *XCEPTIONS, MOBILE, MULTISCALE, *ELSEWHERE}
+    assert networks == covered
 
 
 @pytest.mark.parametrize("recording", CLASSIFIERS)
 def test_resnest_classifiers_agree_with_the_reference(recording: str) -> None:
     golden = Golden(recording)
-    model = build_model(CLASSIFIERS[recording], 1000)
-    model.load_state_dict(golden.weights())
+    name, source = CLASSIFIERS[recording]
+    model = from_arrays(name, golden.weights(), source=source)
     model.normalize = nn.Identity()  # the recorded input is normalised already
-    outputs = check_features(model, golden, resnest_name, at_least=8)
-    golden.check("outputs", "logits", outputs["class_logits"])
+    outputs = check_features(model, golden, resnet_name, at_least=8)["class_logits"]
+    golden.check("outputs", "logits", outputs)
+    assert outputs.argmax(1).tolist() == golden.arrays["out:logits"].argmax(1).tolist()
 
 
-@pytest.mark.parametrize("output_stride", [8, 16])
-def test_dilated_resnest_agrees_with_the_authors_release(output_stride: int) -> None:
-    golden = Golden(f"resnest50_os{output_stride}")
-    model = resnest.resnest50(output_stride=output_stride)
-    model.load_state_dict({name: value for name, value in golden.weights().items() if not name.startswith("fc.")})
-    outputs = check_features(model, golden, resnest_name, at_least=14)
+@pytest.mark.parametrize("recording", BACKBONES)
+def test_dilated_resnest_agrees_with_the_authors_release(recording: str) -> None:
+    golden = Golden(recording)
+    model = resnest.resnest50(output_stride=BACKBONES[recording]).eval()
+    weights = golden.weights().items()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in weights if not name.startswith("fc.")})
+    outputs = check_features(model, golden, resnet_name, at_least=14)
     for name, output in zip(("c1", "c2", "c3", "c4"), outputs, strict=True):
         golden.check("outputs", name, output)
 
 
-def test_deeplabv3_resnest_agrees_with_the_reference() -> None:
-    golden = Golden("deeplabv3_resnest50_citys")
-    model = build_model("deeplabv3_resnest50", 19)
-    model.load_state_dict({deeplab_name(name): value for name, value in golden.weights().items()})
+@pytest.mark.parametrize("recording", DEEPLABV3)
+def test_deeplabv3_resnest_agrees_with_the_reference(recording: str) -> None:
+    golden = Golden(recording)
+    model = from_arrays("deeplabv3_resnest50", golden.weights(), source="encoding")
     model.normalize = nn.Identity()
-    outputs = check_features(model, golden, deeplab_name, at_least=12)
+    outputs = check_features(model, golden, resnet_name, at_least=12)
     golden.check("outputs", "main", outputs["mask_logits"])
     golden.check("outputs", "aux", outputs["aux_mask_logits"])
+
+
+@pytest.mark.parametrize("recording", REFINENETS)
+def test_refinenet_agrees_with_the_reference(recording: str) -> None:
+    golden, source = Golden(recording), REFINENETS[recording]
+    model = from_arrays("refinenet_resnet101", golden.weights(), source=source)
+    model.normalize = nn.Identity()
+    outputs = check_features(model, golden, refinenet_name, at_least=len(golden.meta["features"]))
+    if source == "mindspore":  # resizes inside the network, the other leaves it to its user
+        golden.check("outputs", "logits", outputs["mask_logits"])
+    else:
+        assert isinstance(model, RefineNet)
+        with torch.inference_mode():
+            golden.check("outputs", "logits", model.logits(golden.images()))
+
+
+@pytest.mark.parametrize("recording", XCEPTIONS)
+def test_deeplabv3plus_xception_agrees_with_the_reference(recording: str) -> None:
+    golden = Golden(recording)
+    depth, output_stride = XCEPTIONS[recording]
+    model = from_arrays(
+        f"deeplabv3plus_xception{depth}", golden.weights(), source="tensorflow", output_stride=output_stride
+    )
+    assert isinstance(model, DeepLabV3Plus) and isinstance(model.backbone, Xception)
+    places = {"low_level": f"backbone.entry.{2 if depth == 71 else 1}", "middle_flow": "backbone.middle.%d"}
+    places["middle_flow"] %= len(model.backbone.middle) - 1
+
+    def rename(name: str) -> str:
+        return places.get(name) or counted_from_0(renamed(name, DEEPLAB_MODULES))
+
+    def part(name: str, output: Any) -> Tensor:
+        return output[0 if name == "low_level" else 1] if isinstance(output, tuple) else output
+
+    outputs = check_features(model, golden, rename, part, at_least=len(golden.meta["features"]))
+    with torch.inference_mode():
+        logits = model.decode(model.backbone(model.normalize(golden.images())))
+    golden.check("outputs", "logits", logits)
+    golden.check("outputs", "logits_upsampled", outputs["mask_logits"])
+    check_classes(golden, outputs["mask_logits"])
+
+
+def test_the_mobile_form_agrees_with_the_reference() -> None:
+    golden = Golden(MOBILE)
+    model = from_arrays("deeplabv3_mobilenet_v2", golden.weights(), source="tensorflow")
+
+    def rename(name: str) -> str:
+        return renamed(name, {r"^layer_(\d+)$": r"backbone.features.\1", **DEEPLAB_MODULES})
+
+    def one_less(name: str) -> str:
+        return re.sub(r"features\.(\d+)", lambda m: f"features.{int(m[1]) - 1}", rename(name))
+
+    outputs = check_features(model, golden, one_less, at_least=len(golden.meta["features"]))
+    golden.check("outputs", "logits_upsampled", outputs["mask_logits"])
+    check_classes(golden, outputs["mask_logits"])
+
+
+def check_classes(golden: Golden, logits: Tensor) -> None:
+    """Arg-max equal, but where two logits are as good as equal."""
+    top = logits.topk(2, dim=1).values[0]
+    sure = (top[0] - top[1] > 1e-5 * logits.abs().max()).numpy()
+    assert sure.mean() > 0.999
+    np.testing.assert_array_equal(logits.argmax(1)[0].numpy()[sure], golden.arrays["out:prediction"][sure])
+
+
+def test_the_multi_scale_average_of_deeplab_agrees_with_the_reference() -> None:
+    """Six scales and their mirror images: soft-max of each at the size of the image, then the mean."""
+    golden = Golden(MULTISCALE)
+    parameters = Golden("deeplabv3plus_xception65_os8_129")
+    weights = {name: rule.fill(name, shape, gain=1.15) for name, shape in parameters.meta["parameters"]}
+    model: Any = from_arrays("deeplabv3plus_xception65", weights, source="tensorflow", output_stride=8)
+    image = to_unit(rule.image_u8(15, (97, 129, 3)))
+    size = image.shape[-2:]
+
+    def resize(x: Tensor, scale: float) -> Tensor:
+        lengths = [int((length - 1) * scale + 1) for length in size]
+        return F.interpolate(x, size=lengths, mode="bilinear", align_corners=True)
+
+    maps = []
+    with torch.inference_mode():
+        for scale in golden.meta["eval_scales"]:
+            scaled = resize(image, scale)
+            for mirrored in (False, True):
+                logits = model.decode(model.backbone(model.normalize(scaled.flip(-1) if mirrored else scaled)))
+                logits = resize(logits.flip(-1) if mirrored else logits, max(1.0, scale) / 4)
+                maps.append(resize(logits, 1.0).softmax(1))
+    mean = torch.stack(maps).mean(0)
+    for name, found in (
+        ("probability_mean", mean.permute(0, 2, 3, 1)),
+        ("probabilities_each", torch.stack(maps, -1).permute(0, 2, 3, 1, 4)),
+    ):
+        info = golden.meta["tensors"][name]
+        part = cut(found.numpy(), info["slicing"])
+        np.testing.assert_allclose(part, golden.arrays[name], rtol=1e-4, atol=1e-4 * info["absmax"], err_msg=name)
+    np.testing.assert_array_equal(mean.argmax(1)[0].numpy(), golden.arrays["prediction"])

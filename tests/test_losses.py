@@ -10,8 +10,10 @@ from torch import Tensor
 from veduta.config import Loss
 from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX
+from veduta.models import build_model
 from veduta.tasks import TASKS
-from veduta.tasks.losses import cross_entropy
+from veduta.tasks.classify import Classify, mix_batch
+from veduta.tasks.losses import Mixup, cross_entropy, soft_cross_entropy
 from veduta.tasks.segment import Segment
 
 WEIGHTS = torch.tensor([0.3, 1.0, 2.5, 0.0, 4.0])
@@ -119,12 +121,32 @@ def test_without_class_weights_the_counts_play_no_part() -> None:
     assert task.class_weights is None
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_predicts_train_ids_and_makes_a_metric_of_its_classes(name: str) -> None:
+@pytest.mark.parametrize(("name", "model"), [("classify", "resnest14"), ("detect_segment", "blitznet_tiny")])
+def test_a_task_reads_what_its_models_give(name: str, model: str) -> None:
     task = TASKS[name](TINY, Loss())
+    with torch.inference_mode():
+        (prediction,) = task.predict(build_model(model, TINY.num_classes).eval()(torch.rand(1, 3, 40, 50)))
+    if name == "classify":
+        assert prediction.class_scores is not None and prediction.class_scores.sum() == pytest.approx(1)
+    else:
+        assert prediction.mask is not None and prediction.mask.shape == (40, 50)
+        assert prediction.boxes is not None and prediction.boxes[:, 2:].max(initial=0) <= 50
+
+
+def test_the_mean_with_the_mirror_image_is_one_of_probabilities() -> None:
+    one, other = torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]])
+    task = TASKS["classify"](TINY, Loss())
+    assert isinstance(task, Classify)
+    averaged = task.average_mirrored({"class_logits": one}, {"class_logits": other})["class_logits"].softmax(1)
+    torch.testing.assert_close(averaged, (one.softmax(1) + other.softmax(1)) / 2)
+
+
+def test_segment_predicts_train_ids_and_makes_a_metric_of_its_classes() -> None:
+    task = Segment(TINY, Loss())
     logits, _ = drawn()
-    masks = task.predict({"mask_logits": logits})
-    assert masks.dtype == torch.uint8 and (masks == logits.argmax(dim=1)).all()
+    for prediction, expected in zip(task.predict({"mask_logits": logits}), logits.argmax(dim=1), strict=True):
+        assert prediction.mask is not None and prediction.mask.dtype == np.uint8
+        assert (prediction.mask == expected.numpy()).all()
     assert task.metric().num_classes == TINY.num_classes
 
 
@@ -135,3 +157,124 @@ def test_coarser_logits_meet_the_mask_pixels_under_them_with_corners_aligned() -
     sixteenth = logits[..., :3, :4]
     masks = torch.randint(0, 5, (2, 33, 49), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     assert cross_entropy(sixteenth, masks) == cross_entropy(sixteenth, masks[:, ::16, ::16])
+
+
+def test_a_weighted_loss_may_be_divided_by_the_number_of_pixels_not_void() -> None:
+    logits, masks = drawn()
+    ours = cross_entropy(logits, masks, WEIGHTS, divided_by="pixels")
+    torchs = F.cross_entropy(logits, masks.long(), WEIGHTS, ignore_index=IGNORE_INDEX, reduction="sum")
+    torchs = torchs / (masks != IGNORE_INDEX).sum()
+    torch.testing.assert_close(ours, torchs, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient(ours, logits), gradient(torchs, logits), rtol=1e-6, atol=1e-6)
+    unweighted = cross_entropy(logits, masks, divided_by="pixels")
+    torch.testing.assert_close(unweighted, cross_entropy(logits, masks, divided_by="weights"))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+def test_only_the_hardest_pixels_count_and_only_they_learn(weights: Tensor | None) -> None:
+    logits, masks = drawn()
+    ours = cross_entropy(logits, masks, weights, hardest=0.25)
+    each = F.cross_entropy(logits, masks.long(), weights, ignore_index=IGNORE_INDEX, reduction="none")
+    hardest = each.flatten().sort(descending=True).values[: int(0.25 * masks.numel())]
+    torch.testing.assert_close(ours, hardest.mean(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient(ours, logits), gradient(hardest.mean(), logits), rtol=1e-6, atol=1e-6)
+    taught = gradient(cross_entropy(logits, masks, weights, hardest=0.25), logits).any(dim=1)
+    assert int(taught.sum()) == int(0.25 * masks.numel())
+
+
+def test_among_the_hardest_pixels_void_is_not_counted() -> None:
+    logits, masks = drawn(void=0.9)
+    seen = int((masks != IGNORE_INDEX).sum())
+    assert seen < 0.5 * masks.numel()
+    torch.testing.assert_close(cross_entropy(logits, masks, hardest=0.5), cross_entropy(logits, masks))
+    loss = cross_entropy(logits, masks.fill_(IGNORE_INDEX), hardest=0.5)
+    assert float(loss.detach()) == 0 and not gradient(loss, logits).any()
+
+
+def test_a_tiny_share_of_the_pixels_is_still_one_pixel() -> None:
+    logits, masks = drawn(void=0.0)
+    each = F.cross_entropy(logits, masks.long(), reduction="none")
+    torch.testing.assert_close(cross_entropy(logits, masks, hardest=1e-9), each.max())
+
+
+def test_the_segmentation_task_passes_on_what_its_loss_says() -> None:
+    logits, masks = drawn()
+    task = Segment(TINY, Loss(class_weights="log", divided_by="pixels"))
+    task.fit_classes(np.array([9, 0, 1, 0, 0]))
+    loss = task.losses({"mask_logits": logits}, batch(masks))["mask"]
+    assert loss == cross_entropy(logits, masks, task.class_weights, divided_by="pixels")
+    assert loss != cross_entropy(logits, masks, task.class_weights)
+    mined = Segment(TINY, Loss(hardest=0.1)).losses({"mask_logits": logits}, batch(masks))["mask"]
+    assert mined == cross_entropy(logits, masks, hardest=0.1)
+
+
+def drawn_classes() -> tuple[Tensor, Tensor]:
+    """Logits (6, 5) that want a gradient, and the classes of 6 images."""
+    rng = torch.Generator().manual_seed(2)
+    return (4 * torch.randn(6, 5, generator=rng)).requires_grad_(), torch.tensor([0, 1, 2, 3, 4, 4])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothing_over_all_classes_is_torchs_in_value_and_gradient_for_hard_and_soft_targets(smoothing: float) -> None:
+    logits, classes = drawn_classes()
+    for targets in (classes, F.one_hot(classes, 5).float()):
+        torchs = F.cross_entropy(logits, classes, label_smoothing=smoothing)
+        ours = soft_cross_entropy(logits, targets, smoothing=smoothing)
+        torch.testing.assert_close(ours, torchs, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient(ours, logits), gradient(torchs, logits), rtol=1e-6, atol=1e-6)
+
+
+def test_smoothing_over_the_others_leaves_the_target_its_share() -> None:
+    logits, classes = drawn_classes()
+    shares = torch.full((6, 5), 0.1 / 4)
+    shares[torch.arange(6), classes] = 0.9
+    found = soft_cross_entropy(logits, classes, smoothing=0.1, smoothing_over="others")
+    torch.testing.assert_close(found, F.cross_entropy(logits, shares), rtol=1e-6, atol=1e-6)
+
+
+def test_short_class_logits_are_summed_in_float32() -> None:
+    logits, classes = drawn_classes()
+    assert soft_cross_entropy(logits.bfloat16(), classes).dtype == torch.float32
+
+
+def test_mixup_blends_every_sample_with_its_partner_and_targets_still_sum_to_1() -> None:
+    mix = Mixup(0.3, torch.tensor([2, 0, 1]))
+    images = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mix(images)[1], 0.3 * images[1] + 0.7 * images[0])
+    targets = mix(F.one_hot(torch.tensor([4, 1, 1]), 5).float())
+    torch.testing.assert_close(targets[0], torch.tensor([0.0, 0.7, 0.0, 0.0, 0.3]))
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(3))
+    assert torch.equal(Mixup(1.0, mix.partners)(images), images)
+
+
+def test_mixup_draws_from_the_generator_it_is_given() -> None:
+    draws = [Mixup.draw(16, 0.2, np.random.default_rng(seed)) for seed in (7, 7, 8)]
+    assert draws[0].share == draws[1].share != draws[2].share
+    assert torch.equal(draws[0].partners, draws[1].partners)
+    assert torch.equal(draws[0].partners.sort().values, torch.arange(16))
+    rng = np.random.default_rng(0)
+    shares = np.array([Mixup.draw(2, 0.2, rng).share for _ in range(2000)])
+    assert shares.min() >= 0 and shares.max() <= 1
+    assert shares.mean() == pytest.approx(0.5, abs=0.03)
+    assert shares.var() == pytest.approx(0.25 / 1.4, abs=0.01)  # of Beta(a, a): 1 / (4 (2 a + 1))
+
+
+def test_the_classification_task_takes_classes_and_what_mixup_makes_of_them() -> None:
+    logits, classes = drawn_classes()
+    task = Classify(TINY, Loss(smoothing=0.1, smoothing_over="others"))
+    images = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    mixed = Mixup(0.3, torch.arange(6).flip(0))(F.one_hot(classes, 5).float())
+    for targets in (classes, mixed):
+        losses = task.losses({"class_logits": logits}, Batch(images, None, tuple("abcdef"), scene_classes=targets))
+        assert losses == {"class": soft_cross_entropy(logits, targets, smoothing=0.1, smoothing_over="others")}
+
+
+def test_images_and_classes_of_a_batch_are_mixed_alike() -> None:
+    images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(6)
+    batch = Batch(torch.zeros(6, 3, 4, 5, dtype=torch.uint8), None, tuple("abcdef"), scene_classes=classes)
+    mixed, soft = mix_batch(images, batch, 6, alpha=0.2, rng=np.random.default_rng(3))
+    assert soft.scene_classes is not None
+    torch.testing.assert_close(mixed, torch.einsum("nk,kchw->nchw", soft.scene_classes, images))
+    assert not torch.equal(soft.scene_classes, F.one_hot(classes).float())
+    assert torch.equal(batch.scene_classes, classes)  # type: ignore[arg-type]  # the batch given is as it was

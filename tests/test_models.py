@@ -1,5 +1,6 @@
 """Contract of every entry of MODELS, and the exact sizes of the published networks."""
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from veduta.models.mobilenet_v2 import MobileNetV2
 from veduta.models.resnest import resnest50
 from veduta.models.resnet import resnet18, resnet50
 
-SEGMENTERS = [name for name in MODELS if name.startswith("deeplab")]
+DEEPLABS = [name for name in MODELS if name.startswith("deeplab")]
 
 SIZES = {  # trainable values and state-dict entries of the published classifiers, 1000 classes
     "resnet18": (11_689_512, 122),
@@ -37,6 +38,7 @@ SIZES = {  # trainable values and state-dict entries of the published classifier
 }
 
 
+@functools.cache
 def on_meta(name: str, num_classes: int, **options: object) -> nn.Module:
     """The model without values: shapes and counts cost nothing, however large it is."""
     with torch.device("meta"):
@@ -48,17 +50,32 @@ def test_outputs_have_the_promised_names_and_shapes(name: str) -> None:
     outputs = on_meta(name, 5)(torch.rand(2, 3, 65, 97, device="meta"))
     shapes = {key: tuple(value.shape) for key, value in outputs.items()}
     masks = {"mask_logits": (2, 5, 65, 97), "aux_mask_logits": (2, 5, 65, 97)}
-    assert shapes == {"class_logits": (2, 5)} or ("mask_logits" in shapes and shapes.items() <= masks.items())
+    if "priors" in shapes:
+        count = shapes["priors"][0]
+        boxes = {"priors": (count, 4), "class_logits": (2, count, 5), "box_deltas": (2, count, 4)}
+        assert shapes == {**boxes, "mask_logits": (2, 5, 65, 97)}
+    else:
+        assert shapes == {"class_logits": (2, 5)} or ("mask_logits" in shapes and shapes.items() <= masks.items())
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
-def test_segmenters_take_any_size_from_33_at_any_output_stride(name: str) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_models_take_any_size_from_33(name: str) -> None:
+    for size in [(33, 33), (34, 51)]:
+        outputs = on_meta(name, 5)(torch.rand(1, 3, *size, device="meta"))
+        assert "mask_logits" not in outputs or outputs["mask_logits"].shape == (1, 5, *size)
+
+
+@pytest.mark.parametrize("name", DEEPLABS)
+def test_deeplabs_take_any_size_from_33_at_any_output_stride(name: str) -> None:
     for output_stride, size in [(8, (33, 33)), (16, (64, 47)), (32, (129, 98))]:
-        model = on_meta(name, 3, output_stride=output_stride)
-        assert model(torch.rand(1, 3, *size, device="meta"))["mask_logits"].shape == (1, 3, *size)
+        model = on_meta(name, 5, output_stride=output_stride)
+        assert model(torch.rand(1, 3, *size, device="meta"))["mask_logits"].shape == (1, 5, *size)
 
 
-@pytest.mark.parametrize("name", ["deeplabv3plus_tiny", "deeplabv3plus_mobilenet_v2", "resnet18", "resnest14"])
+@pytest.mark.parametrize(
+    "name",
+    ["deeplabv3plus_tiny", "deeplabv3plus_mobilenet_v2", "refinenet_tiny", "blitznet_tiny", "resnet18", "resnest14"],
+)
 def test_a_fresh_model_gives_finite_numbers_of_moderate_size(name: str) -> None:
     torch.manual_seed(0)
     model = build_model(name, 5).eval()
@@ -73,9 +90,45 @@ def test_classifiers_have_the_published_sizes(name: str) -> None:
     assert (sum(p.numel() for p in model.parameters()), len(model.state_dict())) == SIZES[name]
 
 
-@pytest.mark.parametrize(("name", "count"), [("deeplabv3_resnest50", 43_929_254), ("deeplabv3_resnest101", 64_721_030)])
-def test_deeplabv3_has_the_published_number_of_parameters(name: str, count: int) -> None:
-    assert sum(p.numel() for p in on_meta(name, 19).parameters()) == count
+PARAMETERS = [  # model, classes, options, trainable values, with running statistics
+    ("deeplabv3_resnest50", 19, {}, 43_929_254, None),
+    ("deeplabv3_resnest101", 19, {}, 64_721_030, None),
+    ("deeplabv3_resnest200", 19, {}, 86_647_558, None),
+    ("deeplabv3_resnest269", 19, {}, 127_375_494, None),
+    ("deeplabv3plus_xception41", 21, {}, 28_108_661, 28_241_573),
+    ("deeplabv3plus_xception65", 21, {}, 41_055_413, 41_258_213),
+    ("deeplabv3plus_xception65", 19, {}, 41_054_899, None),
+    ("deeplabv3plus_xception71", 21, {}, 43_477_837, 43_694_413),
+    ("deeplabv3_mobilenet_v2", 21, {}, 2_113_557, 2_146_645),
+    ("refinenet_resnet50", 21, {}, 99_060_309, None),
+    ("refinenet_resnet101", 21, {}, 118_052_437, 118_157_781),
+    ("refinenet_resnet101", 19, {}, 118_047_827, None),
+    ("refinenet_resnet152", 21, {}, 133_696_085, None),
+    ("blitznet300", 21, {}, 59_379_951, 59_480_175),
+    ("blitznet300", 21, {"stride4": False}, 58_330_841, 58_429_529),
+    ("blitznet300", 81, {"shared_head": True}, 57_133_071, 57_233_295),
+    ("blitznet512", 21, {}, 68_534_511, 68_647_023),
+    ("blitznet512", 81, {"stride4": True}, 83_134_081, 83_248_129),
+]
+
+
+@pytest.mark.parametrize(("name", "num_classes", "options", "trainable", "all_values"), PARAMETERS)
+def test_published_networks_have_the_published_number_of_parameters(
+    name: str, num_classes: int, options: dict[str, object], trainable: int, all_values: int | None
+) -> None:
+    model = on_meta(name, num_classes, **options)
+    assert sum(p.numel() for p in model.parameters()) == trainable
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert all_values is None or sum(value.numel() for value in state.values()) == all_values
+
+
+def test_split_attention_of_each_variant_has_the_published_shapes() -> None:
+    shapes = {name: tuple(value.shape) for name, value in on_meta("resnest50_fast_4s2x40d", 10).state_dict().items()}
+    assert shapes["layer1.0.conv2.conv.weight"] == (320, 10, 3, 3) and shapes["layer1.0.conv2.fc1.weight"][:2] == (
+        80,
+        40,
+    )
+    assert shapes["layer4.0.conv2.conv.weight"] == (2560, 80, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +214,9 @@ def test_an_unknown_model_lists_the_nearest() -> None:
 
 
 def test_an_unknown_option_lists_those_of_the_model() -> None:
-    with pytest.raises(ValueError, match=r"no option 'outputstride'.*output_stride, aux; nearest: output_stride"):
+    with pytest.raises(
+        ValueError, match=r"no option 'outputstride'.*output_stride, aux, pool_window; nearest: output_stride"
+    ):
         build_model("deeplabv3_resnest50", 5, outputstride=8)
     with pytest.raises(ValueError, match=r"no option 'output_stride'\. It has none"):
         build_model("resnet50", 5, output_stride=8)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from veduta.backends import open_model
 from veduta.checkpoint import load_model
-from veduta.config import Augment, Data, Optim, Recipe, read_recipe
+from veduta.config import Augment, Data, Loss, Optim, Recipe, read_recipe
 from veduta.engine.progress import ProgressLine
 from veduta.engine.train import train
 
@@ -112,3 +112,42 @@ def test_init_takes_weights_by_name_and_shape_and_says_what_is_missing(tmp_path:
     weights, _ = load_model(tmp_path / "fourth" / "checkpoints" / "last.safetensors")
     name = next(name for name, tensor in start.items() if tensor.ndim == 4)
     torch.testing.assert_close(weights[name], start[name])
+
+
+def test_frozen_statistics_are_used_and_kept_while_scale_and_shift_train(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=2)
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, ema_decay=0.0))
+    start = run(recipe, tmp_path / "start")
+    frozen = dataclasses.replace(recipe, frozen_statistics=True)
+    train(frozen, tmp_path / "frozen", ProgressLine(), init=tmp_path / "start")
+    after, _ = load_model(tmp_path / "frozen" / "checkpoints" / "last.safetensors")
+    statistics = {name for name in start if "running" in name or "num_batches" in name}
+    changed = {name for name in start if not torch.equal(start[name], after[name])}
+    assert statistics and not statistics & changed
+    norms = {name.removesuffix(".running_mean") for name in statistics if name.endswith("running_mean")}
+    assert all({f"{norm}.weight", f"{norm}.bias"} <= changed for norm in norms)
+
+
+def test_a_rate_multiplied_by_0_leaves_its_parameters_as_they_were(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=2)
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, ema_decay=0.0))
+    start = run(recipe, tmp_path / "start")
+    optim = dataclasses.replace(recipe.optim, lr_multipliers={"backbone.": 0, "head.": 2})
+    train(dataclasses.replace(recipe, optim=optim), tmp_path / "run", ProgressLine(), init=tmp_path / "start")
+    after, _ = load_model(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    kept = {name for name in start if name.endswith((".weight", ".bias")) and torch.equal(start[name], after[name])}
+    assert kept == {name for name in start if name.startswith("backbone.") and name.endswith((".weight", ".bias"))}
+
+
+def test_a_multiplier_that_meets_no_parameter_stops_the_run_before_its_first_step(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"))
+    optim = dataclasses.replace(recipe.optim, lr_multipliers={"bakbone.": 0.1})
+    with pytest.raises(ValueError, match=r"optim\.lr_multipliers: no parameter's name starts with 'bakbone\.'"):
+        train(dataclasses.replace(recipe, optim=optim), tmp_path / "run", ProgressLine())
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixup_is_refused_where_images_have_no_class(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"))
+    with pytest.raises(ValueError, match=r"loss\.mixup blends the classes of whole images; task 'segment' has none"):
+        train(dataclasses.replace(recipe, loss=Loss(mixup=0.2)), tmp_path / "run", ProgressLine())

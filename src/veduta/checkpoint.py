@@ -19,9 +19,23 @@ from veduta.labels import LabelMap
 METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
 
 
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Origin:
+    """Where imported weights come from. sha256: of the checkpoint's files, one after the other."""
+
+    source: str  # whose names its tensors had: a key of legacy's IMPORTS
+    format: str
+    files: tuple[str, ...]
+    sha256: str
+    preprocessing: str  # what the network does first with RGB in [0, 1]
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
 class ModelInfo:
-    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined."""
+    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined.
+
+    origin: of an imported file; its recipe never ran, but says which network it is and how to go on with it.
+    """
 
     recipe: Recipe
     labels: LabelMap
@@ -29,6 +43,7 @@ class ModelInfo:
     scores: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str = ""  # of names, shapes, types and bytes of all tensors; set when the file is written
     veduta: str = __version__
+    origin: Origin | None = None
 
 
 _ADAPTER: TypeAdapter[ModelInfo] = TypeAdapter(ModelInfo)

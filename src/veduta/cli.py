@@ -143,6 +143,51 @@ def predict(
             _stop(f"{len(failed)} of {len(found)} images could not be read:\n  {listed}", FAILED)
 
 
+@app.command(name="import")
+def import_(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A TensorFlow bundle (its prefix, .index or folder) or .pb, a MindSpore .ckpt, a .pth."),
+    ],
+    out: Annotated[Path, typer.Option(help="The model file to write: NAME.safetensors.")],
+    model: Annotated[str | None, typer.Option(help="Which network it is, where it is not what fits best.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="ema or raw: which to take where it holds moving averages of the weights.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="labels.json or classes.csv, where the classes are not the published ones.")
+    ] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="An option of the network: output_stride=8. Repeatable.")
+    ] = [],  # noqa: B006
+    json: Annotated[Path | None, typer.Option(help="Write the table into this file as JSON.")] = None,
+) -> None:
+    """Bring an old checkpoint back: a model file of its weights, and a table of what became of every tensor."""
+    with _errors_for_people():
+        from veduta.checkpoint import check_new_file, write_text
+        from veduta.config import read_options
+        from veduta.legacy.importer import import_checkpoint
+
+        if json is not None:
+            check_new_file(json)
+        if weights not in (None, "raw", "ema"):
+            raise ValueError(f"--weights {weights}: choose ema or raw.")
+        report = import_checkpoint(
+            checkpoint,
+            out,
+            model=model,
+            weights=weights,  # type: ignore[arg-type]  # narrowed above
+            labels=labels,
+            options=read_options(set_),
+            say=lambda text: print(text, file=sys.stderr),
+        )
+        print(report.table())
+        print(report.headline())
+        print(f"wrote {out}; try: veduta predict {out} IMAGES --out FOLDER")
+        if json is not None:
+            write_text(json, report.to_json())
+
+
 @app.command(name="list")
 def list_() -> None:
     """What there is: recipes, models, data sets."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # JSON has neither, so a recipe must not
@@ -62,26 +62,63 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Optim:
-    """The optimizer and its learning-rate curve: linear warm-up, then `schedule` down to zero at the last step."""
+    """The optimizer, which parameters it treats otherwise, and its learning-rate curve: warm-up, then `schedule`.
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    poly: (1 - progress) ** 0.9 (DeepLab). cosine: half a cosine down to zero. epoch-cosine: the same without regard to
+    the warm-up, renewed once in `hold_steps` (MindSpore ResNeSt). damped-cosine: a cosine times a line (MindSpore
+    RefineNet's cos_warmup). staircase: times `decay_factor` every `hold_steps` (DeepLab's step, RefineNet's exp).
+    milestones: times `decay_factor` after each of `milestones` (BlitzNet).
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"  # adam: with TensorFlow's epsilon (BlitzNet)
     lr: float = Field(gt=0)
-    schedule: Literal["poly", "cosine"] = "poly"
+    schedule: Literal["poly", "epoch-cosine", "damped-cosine", "staircase", "milestones", "cosine"] = "poly"
+    hold_steps: int = Field(default=2000, ge=1)  # steps at one rate: of a stair (DeepLab: 2000) or of an epoch
+    milestones: tuple[NonNegativeInt, ...] = ()  # each the last step at the rate before it
+    decay_factor: float = Field(default=0.1, gt=0, le=1)
     warmup_steps: int = Field(default=0, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD: Nesterov momentum; AdamW: beta1
-    weight_decay: float = Field(default=1e-4, ge=0)  # on weights of rank > 1: none on biases and normalisation
+    # linear: lr * (step + 1) / warmup_steps. linear-from-0: lr * step / warmup_steps (authors' ResNeSt). constant:
+    # warmup_lr (DeepLab's slow start; BlitzNet's first step)
+    warmup: Literal["linear", "linear-from-0", "constant"] = "linear"
+    warmup_lr: float = Field(default=1e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD: of the gradients; Adam and AdamW: beta1
+    nesterov: bool = False  # SGD: momentum looks one step ahead (Gluon's ResNeSt)
+    weight_decay: float = Field(default=1e-4, ge=0)  # AdamW: decoupled; SGD and Adam: L2
+    # kernels: rank > 1 (Gluon's and MindSpore's ResNeSt, BlitzNet). full-kernels: these, but no depthwise ones
+    # (DeepLab). names: with neither "bn" nor "bias" (authors' ResNeSt; they miss the BatchNorm of stem and shortcuts,
+    # whose weights so decay). all: MindSpore's RefineNet, PyTorch-Encoding's DeepLabV3
+    weight_decay_on: Literal["all", "names", "full-kernels", "kernels"] = "kernels"
+    # Start of a parameter's name -> factor of its rate; where several fit, their product; 0 freezes. PyTorch-Encoding:
+    # heads x10, DeepLab: the classifier's bias x2, RefineNet: backbone x0.1, in MindSpore eight convolutions x0
+    lr_multipliers: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1
     )  # moving average of the weights, which is then what is saved; 0: none
 
+    @model_validator(mode="after")
+    def _meaningful(self) -> "Optim":
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError(f"nesterov needs sgd with momentum, got {self.name} with momentum {self.momentum}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, got {self.milestones}")
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Loss:
-    """Cross-entropy over the pixels that are not void."""
+    """Cross-entropy over the pixels that are not void, or over the classes of whole images."""
 
-    # "log": weight 1 / log(1.1 + share of the class), ENet (Paszke 2016, sec. 5.2) with a steeper constant
+    # Pixels. "log": weight 1 / log(1.1 + share of the class), ENet (Paszke 2016, sec. 5.2) with a steeper constant
     class_weights: Literal["none", "log"] = "none"
+    # A weighted loss is divided by the sum of its weights (torch), or by the number of pixels not void (DeepLab)
+    divided_by: Literal["pixels", "weights"] = "weights"
+    hardest: float = Field(default=1.0, gt=0, le=1)  # share of all pixels that count (DeepLab: top_k_percent_pixels)
     auxiliary: float = Field(default=0.0, ge=0)  # weight of the auxiliary head's loss, where the model has one
+    # Images. Part of the target that goes to all classes alike (PyTorch and Gluon ResNeSt), or to all the others
+    # (MindSpore); Szegedy 2016, https://arxiv.org/abs/1512.00567, sec. 7
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    smoothing_over: Literal["others", "all"] = "all"
+    mixup: float = Field(default=0.0, ge=0)  # alpha: pairs of images blended with a share drawn from Beta(alpha, alpha)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -90,7 +127,7 @@ class Recipe:
 
     name: str
     model: str
-    task: Literal["segment"] = "segment"
+    task: Literal["segment", "classify", "detect_segment"] = "segment"
     data: Data
     optim: Optim
     loss: Loss = Loss()
@@ -99,8 +136,17 @@ class Recipe:
     seed: int = Field(default=0, ge=0)
     device: str = "auto"  # auto, cpu, cuda, cuda:1, npu, mps
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    # BatchNorm uses its running statistics and leaves them alone; scale and shift train (DeepLab's
+    # fine_tune_batch_norm=False, RefineNet)
+    frozen_statistics: bool = False
     flip_test: bool = False  # predictions are averaged with those of the mirrored image: slower and better
     validate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Recipe":
+        if self.flip_test and self.task == "detect_segment":
+            raise ValueError("flip_test averages classes and masks; boxes of a mirrored image have no such average")
+        return self
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -145,14 +191,8 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """
     for assignment in assignments:
         values: dict[str, Any] = _ADAPTER.dump_python(recipe)
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ValueError(f"--set {assignment}: expected field=value, such as optim.lr=0.02.")
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        *parents, leaf = path.strip().split(".")
+        path, value = _read_assignment(assignment)
+        *parents, leaf = path.split(".")
         part: Any = values
         for parent in parents:
             _require(parent, part, path, assignment)
@@ -165,6 +205,25 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         except ValueError as error:
             raise ValueError(f"--set {assignment}: {error}") from error
     return recipe
+
+
+def read_options(assignments: Iterable[str]) -> dict[str, Any]:
+    """`--set` assignments of plain names, such as `output_stride=8`, to their values, read as `set_fields` does."""
+    options = {}
+    for assignment in assignments:
+        name, value = _read_assignment(assignment)
+        options[name] = value
+    return options
+
+
+def _read_assignment(assignment: str) -> tuple[str, Any]:
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"--set {assignment}: expected field=value, such as optim.lr=0.02.")
+    try:
+        return name.strip(), json.loads(text)
+    except json.JSONDecodeError:
+        return name.strip(), text
 
 
 def _require(name: str, part: Any, path: str, assignment: str) -> None:
@@ -196,7 +255,8 @@ def _validate(values: Any) -> Recipe:
         where = ".".join(str(part) for part in first["loc"]) or "recipe"
         if first["type"] == "unexpected_keyword_argument":
             *parents, leaf = where.split(".")
-            known = [p for p in field_paths() if p.split(".")[: len(parents)] == parents]
-            raise ValueError(f"unknown field '{where}'.{nearest(leaf, [p.split('.')[-1] for p in known])}") from error
+            paths = [path.split(".") for path in field_paths()]
+            known = dict.fromkeys(path[len(parents)] for path in paths if path[: len(parents)] == parents)
+            raise ValueError(f"unknown field '{where}'.{nearest(leaf, known)}") from error
         found = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
         raise ValueError(f"{where}: {first['msg'].removeprefix('Value error, ')}{found}.") from error

@@ -7,6 +7,7 @@ The class count is derived from it, never typed twice.
 import csv
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,23 +37,25 @@ class LabelMap:
     """The classes of a dataset. The train id of a class is its position in `classes`.
 
     `void_ids` is the void rule: the mask values that belong to no class; they become `IGNORE_INDEX`.
+    `of` says what is classified: pixels and boxes, whose ids fit into 8-bit masks, or whole images.
     """
 
     name: str
     classes: tuple[LabelClass, ...]
     void_ids: tuple[int, ...] = ()
+    of: Literal["pixels", "images"] = "pixels"
 
     @model_validator(mode="after")
     def _consistent(self) -> "LabelMap":
         ids = [c.file_id for c in self.classes] + list(self.void_ids)
         names = [c.name for c in self.classes]
-        if not 1 <= len(self.classes) <= MAX_CLASSES:
+        if not self.classes or (self.of == "pixels" and len(self.classes) > MAX_CLASSES):
             raise ValueError(f"a label map needs 1 to {MAX_CLASSES} classes, got {len(self.classes)}")
         if len(set(ids)) < len(ids):
             raise ValueError(f"file ids must differ, classes and void together, got {sorted(ids)}")
         if len(set(names)) < len(names):
             raise ValueError(f"class names must differ, got {names}")
-        if not all(0 <= i <= 255 for i in ids):
+        if self.of == "pixels" and not all(0 <= i <= 255 for i in ids):
             raise ValueError(f"file ids are values of 8-bit masks, 0 to 255, got {sorted(ids)}")
         if not all(0 <= v <= 255 for c in self.classes for v in c.color):
             raise ValueError("colours are RGB values from 0 to 255")
@@ -102,7 +105,7 @@ class LabelMap:
         return table[mask]
 
 
-def read_label_map(path: Path) -> LabelMap:
+def read_label_map(path: Path, *, of: Literal["pixels", "images"] = "pixels") -> LabelMap:
     """Read `labels.json` (a LabelMap as JSON) or `classes.csv` (columns index, name, r, g, b; void by its name).
 
     Raises ValueError with the file and the row or field at fault.
@@ -110,9 +113,9 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding=ENCODING))
-            named = {"name": path.parent.name, **content} if isinstance(content, dict) else content
+            named = {"name": path.parent.name, "of": of, **content} if isinstance(content, dict) else content
             return TypeAdapter(LabelMap).validate_python(named)
-        return _from_csv(path)
+        return _from_csv(path, of)
     except ValidationError as error:
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
@@ -123,7 +126,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise ValueError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
-def _from_csv(path: Path) -> LabelMap:
+def _from_csv(path: Path, of: Literal["pixels", "images"]) -> LabelMap:
     classes, void_ids = [], []
     with path.open(newline="", encoding=ENCODING) as file:
         reader = csv.DictReader(file)
@@ -142,4 +145,4 @@ def _from_csv(path: Path) -> LabelMap:
                 void_ids.append(index)
             else:
                 classes.append(LabelClass(file_id=index, name=name, color=color))
-    return LabelMap(name=path.parent.name, classes=tuple(classes), void_ids=tuple(void_ids))
+    return LabelMap(name=path.parent.name, classes=tuple(classes), void_ids=tuple(void_ids), of=of)

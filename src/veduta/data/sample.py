@@ -6,7 +6,7 @@ A dataset turns files into `Sample`s; it does not augment and makes no tensors.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -72,18 +72,47 @@ class InMemory:
 
 
 class Batch(NamedTuple):
-    """images: (N, 3, H, W) uint8 RGB. masks: (N, H, W) uint8 train ids, 255 void. names: of the N samples."""
+    """N samples of one size; what none of them has is None.
+
+    images: (N, 3, H, W) uint8 RGB. masks: (N, H, W) uint8 train ids, 255 void. names: of the samples. boxes: per image
+    (n, 4) float32 xyxy pixels. box_classes: per image (n,) int64 train ids. scene_classes: (N,) int64 train ids.
+    """
 
     images: Tensor
-    masks: Tensor
+    masks: Tensor | None
     names: tuple[str, ...]
+    boxes: tuple[Tensor, ...] | None = None
+    box_classes: tuple[Tensor, ...] | None = None
+    scene_classes: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Every tensor on `device`; from pinned memory the copies overlap with work."""
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            if isinstance(value, tuple):
+                return tuple(move(part) for part in value)
+            return value
+
+        return Batch(*map(move, self))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples of one size -> Batch. Images come out channels_last, because that is how they lie in memory."""
-    images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
-    masks = torch.from_numpy(np.stack([s.mask for s in samples if s.mask is not None]))
-    return Batch(images, masks, tuple(s.name for s in samples))
+    masks = [s.mask for s in samples if s.mask is not None]
+    boxes = [torch.from_numpy(s.boxes) for s in samples if s.boxes is not None]
+    box_classes = [torch.from_numpy(s.box_classes) for s in samples if s.box_classes is not None]
+    scene_classes = [s.scene_class for s in samples if s.scene_class is not None]
+    assert all(len(values) in (0, len(samples)) for values in (masks, boxes, box_classes, scene_classes))
+    return Batch(
+        images=torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
+        masks=torch.from_numpy(np.stack(masks)) if masks else None,
+        names=tuple(s.name for s in samples),
+        boxes=tuple(boxes) or None,
+        box_classes=tuple(box_classes) or None,
+        scene_classes=torch.tensor(scene_classes) if scene_classes else None,
+    )
 
 
 def to_unit_range(images: Tensor, device: torch.device) -> Tensor:

@@ -11,8 +11,10 @@ import numpy as np
 
 from veduta.data.sample import Sample, SampleDataset
 from veduta.engine.predictor import Predictor, batches_by_size
+from veduta.tasks import Task
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
 from veduta.tasks.metrics import scores_of
+from veduta.tasks.segment import Segment
 
 READERS = 2  # threads that decode images ahead of the network
 NUM_EXAMPLES = 4  # best and worst pictures that are kept for the report
@@ -59,6 +61,15 @@ class _Examples:
         return tuple(example for _, _, example in sorted(heap, key=lambda entry: -entry[0]))
 
 
+def check_scored(task: Task, name: str) -> None:
+    """Raises ValueError where no metric exists for a task yet."""
+    if not isinstance(task, Segment):
+        raise ValueError(
+            f"task '{name}' has no data sets and no scores yet, so it is neither trained nor evaluated. "
+            "`veduta predict` runs it; task 'segment' can be trained and evaluated."
+        )
+
+
 def evaluate(
     predictor: Predictor,
     dataset: SampleDataset,
@@ -72,14 +83,16 @@ def evaluate(
 
     Raises ValueError where the data's classes are not the model's.
     """
-    labels = predictor.labels
+    task, labels = predictor.task, predictor.labels
+    check_scored(task, predictor.backend.info.recipe.task)
+    assert isinstance(task, Segment)
     if dataset.labels.names != labels.names:
         raise ValueError(
             f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "
             f"{dataset.labels.num_classes} ({', '.join(dataset.labels.names)}). They must be the same, in order."
         )
     started = time.perf_counter()
-    metric, examples = predictor.task.metric(), _Examples()
+    metric, examples = task.metric(), _Examples()
     per_image: list[ImageScore] = []
     failed: list[tuple[str, str]] = []
 
@@ -93,7 +106,7 @@ def evaluate(
     for batch in batches_by_size(readable(), batch_size):
         predictions = predictor([sample.image for sample in batch])
         for sample, prediction in zip(batch, predictions, strict=True):
-            assert sample.mask is not None
+            assert sample.mask is not None and prediction.mask is not None
             scores = scores_of(metric.update(prediction.mask, sample.mask))
             score = ImageScore(name=sample.name, mean_iou=scores.mean_iou, pixel_accuracy=scores.pixel_accuracy)
             per_image.append(score)

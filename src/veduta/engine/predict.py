@@ -4,6 +4,7 @@ import glob
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from veduta.data.sample import read_rgb
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.labels import LabelMap
-from veduta.tasks.prediction import draw_mask
+from veduta.tasks.prediction import Prediction, draw
+
+MOST_CLASSES = 5  # of a whole image that are named
 
 
 def find_images(arguments: Sequence[str]) -> dict[str, Path]:
@@ -46,8 +49,9 @@ def find_images(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: ProgressLine) -> list[tuple[Path, str]]:
-    """Write out/masks/NAME.png (file ids, with the palette), out/overlays/NAME.jpg and out/predictions.json.
+    """Write out/predictions.json and, where the task gives masks or boxes, pictures.
 
+    masks/NAME.png holds file ids, with the palette; overlays/NAME.jpg masks and boxes drawn over the photo.
     Returns the images that could not be read, with the reason. Raises FileExistsError where `out` exists.
     """
     check_new_folder(out)
@@ -60,13 +64,14 @@ def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: Prog
         except (ValueError, OSError) as error:
             failed.append((path, str(error)))
             continue
-        mask = predictor([image])[0].mask
-        _save(out / "masks" / f"{name}.png", _index_image(mask, labels))
-        _save(out / "overlays" / f"{name}.jpg", Image.fromarray(draw_mask(image, mask, labels)))
-        counts = np.bincount(mask.reshape(-1), minlength=labels.num_classes)
-        shares = {n: round(int(c) / mask.size, 6) for n, c in zip(labels.names, counts, strict=False) if c}
+        prediction = predictor([image])[0]
+        if prediction.mask is not None:
+            _save(out / "masks" / f"{name}.png", _index_image(prediction.mask, labels))
+        if prediction.mask is not None or prediction.boxes is not None:
+            _save(out / "overlays" / f"{name}.jpg", Image.fromarray(draw(image, prediction, labels)))
+        height, width = image.shape[:2]
         rows.append(
-            {"name": name, "file": str(path), "height": mask.shape[0], "width": mask.shape[1], "shares": shares}
+            {"name": name, "file": str(path), "height": height, "width": width, **_in_words(prediction, labels)}
         )
     info = predictor.backend.info
     content = {
@@ -78,6 +83,27 @@ def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: Prog
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "predictions.json", json.dumps(content, indent=1) + "\n")
     return failed
+
+
+def _in_words(prediction: Prediction, labels: LabelMap) -> dict[str, Any]:
+    """What a prediction says, by the names of the classes; best first."""
+    words: dict[str, Any] = {}
+    if prediction.mask is not None:
+        counts = np.bincount(prediction.mask.reshape(-1), minlength=labels.num_classes)
+        size = prediction.mask.size
+        words["shares"] = {n: round(int(c) / size, 6) for n, c in zip(labels.names, counts, strict=False) if c}
+    if prediction.boxes is not None:
+        assert prediction.box_classes is not None and prediction.box_scores is not None
+        found = zip(prediction.boxes, prediction.box_classes, prediction.box_scores, strict=True)
+        words["boxes"] = [
+            {"class": labels.names[c], "score": round(float(s), 6), "xyxy": [round(float(v), 2) for v in box]}
+            for box, c, s in found
+        ]
+    if prediction.class_scores is not None:
+        best = np.argsort(-prediction.class_scores, kind="stable")[:MOST_CLASSES]
+        scores = prediction.class_scores
+        words["scores"] = [{"class": labels.names[c], "score": round(float(scores[c]), 6)} for c in best]
+    return words
 
 
 def _index_image(mask: NDArray[np.uint8], labels: LabelMap) -> Image.Image:

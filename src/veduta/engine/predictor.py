@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from veduta.backends import Backend
 from veduta.config import Loss
 from veduta.data.sample import Sample
-from veduta.tasks import TASKS
+from veduta.tasks import TASKS, Task
+from veduta.tasks.detect_segment import DetectSegment
 from veduta.tasks.prediction import Prediction
 
 
@@ -19,7 +20,7 @@ class Predictor:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.labels = backend.info.labels
-        self.task = TASKS[backend.info.recipe.task](self.labels, Loss())
+        self.task: Task = TASKS[backend.info.recipe.task](self.labels, Loss())
         self.flip = backend.info.recipe.flip_test
 
     @property
@@ -32,9 +33,9 @@ class Predictor:
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         outputs = self.backend(batch)
         if self.flip:
+            assert not isinstance(self.task, DetectSegment)  # a recipe refuses it
             outputs = self.task.average_mirrored(outputs, self.backend(batch.flip(-1)))
-        masks = self.task.predict(outputs).cpu().numpy()
-        return [Prediction(mask=mask) for mask in masks]
+        return self.task.predict(outputs)
 
 
 def batches_by_size(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sample]]:

@@ -35,14 +35,16 @@ from veduta.device import (
     seed_everything,
     select_device,
 )
-from veduta.engine.evaluate import evaluate
-from veduta.engine.optim import MovingAverage, build_optimizer, learning_rate
+from veduta.engine.evaluate import check_scored, evaluate
+from veduta.engine.optim import MovingAverage, build_optimizer
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.engine.runlog import RunLog, environment
+from veduta.engine.schedules import learning_rate
 from veduta.labels import LabelMap
 from veduta.models import build_model
 from veduta.tasks import TASKS
+from veduta.tasks.classify import mix_batch
 from veduta.tasks.evaluation import Evaluation
 from veduta.tasks.prediction import draw_mask
 
@@ -65,17 +67,18 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     labels = train_set.labels
     task = TASKS[recipe.task](labels, recipe.loss)
     model = build_model(recipe.model, labels.num_classes, **recipe.model_options)
+    check_scored(task, recipe.task)
     _check_outputs(model, task.reads, recipe)
     start = load_init(model, init) if init else "from scratch"
     line.say(f"{recipe.model}, {labels.num_classes} classes, on {device}, {start}")
     summary = _check_data({data.train_split: train_set, data.val_split: val_set}, line)
     task.fit_classes(summary[data.train_split].pixels)
 
-    _make_run_folder(out, recipe, labels, summary)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, recipe.optim, fused=has_fused_optimizers(device))
+    _make_run_folder(out, recipe, labels, summary)
     log = RunLog(out, line, steps=recipe.steps, batch_size=data.batch_size, samples=len(train_set))
     keeper = _Keeper(recipe, labels, val_set, out / "checkpoints", log)
-    optimizer = build_optimizer(model, recipe.optim, fused=has_fused_optimizers(device))
     scaler = grad_scaler(device, recipe.precision)
     average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     recent: list[tuple[Tensor, tuple[str, ...]]] = []  # losses, on the device until a row of the log is due, and names
@@ -87,13 +90,18 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
         waited += time.perf_counter() - asked
         if step == 1:
             draw_batch(batch, labels, out / "first_batch.png")
+        rate = learning_rate(recipe.optim, step - 1, recipe.steps)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.optim, step - 1, recipe.steps)
-        model.train()
+            group["lr"] = rate * group["lr_multiplier"]
+        set_training_mode(model, frozen_statistics=recipe.frozen_statistics)
+        batch = batch.to(device)
+        images = to_unit_range(batch.images, device)
+        if recipe.loss.mixup:
+            rng = np.random.default_rng((recipe.seed, step))
+            images, batch = mix_batch(images, batch, labels.num_classes, alpha=recipe.loss.mixup, rng=rng)
         with autocast(device, recipe.precision):
-            outputs = model(to_unit_range(batch.images, device))
-            masks = batch.masks.to(device, non_blocking=True)
-            loss = torch.stack(list(task.losses(outputs, batch._replace(masks=masks)).values())).sum()
+            outputs = model(images)
+            loss = torch.stack(list(task.losses(outputs, batch).values())).sum()
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -104,7 +112,6 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
         if log.due(step):
             losses = _read_losses(recent, step)
             now = time.perf_counter()
-            rate = optimizer.param_groups[0]["lr"]
             log.training(step, losses, lr=rate, seconds=now - row_started, waited=waited, device=device)
             recent, waited, row_started = [], 0.0, now
         if step == recipe.steps or (recipe.validate_every and step % recipe.validate_every == 0):
@@ -112,6 +119,15 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
             row_started = time.perf_counter()
     assert keeper.best is not None
     return keeper.best
+
+
+def set_training_mode(model: nn.Module, *, frozen_statistics: bool) -> None:
+    """`model.train()`; frozen BatchNorm normalises with its running statistics and does not update them."""
+    model.train()
+    if frozen_statistics:
+        for module in model.modules():
+            if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                module.eval()  # its scale and shift still get gradients
 
 
 class _Keeper:
@@ -149,13 +165,15 @@ class _Keeper:
 
 @torch.inference_mode()
 def _check_outputs(model: nn.Module, reads: str, recipe: Recipe) -> None:
-    """Raises ValueError where the model is not one for the task."""
+    """Raises ValueError where the model or the loss is not one for the task."""
     given = model.eval()(torch.zeros(1, 3, 65, 65))
     if reads not in given:
         raise ValueError(
             f"model '{recipe.model}' gives {', '.join(given)}; task '{recipe.task}' reads {reads}. Choose another of "
             "the models that `veduta list` shows."
         )
+    if recipe.loss.mixup and reads != "class_logits":
+        raise ValueError(f"loss.mixup blends the classes of whole images; task '{recipe.task}' has none. Set it to 0.")
 
 
 def _check_data(splits: dict[str, SampleDataset], line: ProgressLine) -> dict[str, SplitSummary]:
@@ -220,6 +238,7 @@ def _read_losses(recent: list[tuple[Tensor, tuple[str, ...]]], step: int) -> lis
 def draw_batch(batch: Batch, labels: LabelMap, path: Path) -> None:
     """A PNG of the batch as the network sees it: images above, the same with their labels drawn over them below."""
     images = batch.images[:MOST_DRAWN].permute(0, 2, 3, 1).contiguous().numpy()
+    assert batch.masks is not None
     overlays = [draw_mask(image, mask, labels) for image, mask in zip(images, batch.masks.numpy(), strict=False)]
     picture = np.concatenate([np.concatenate(list(images), axis=1), np.concatenate(overlays, axis=1)], axis=0)
     write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, format="PNG"))

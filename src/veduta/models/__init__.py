@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from veduta.models import deeplab, mobilenet_v2, resnest, resnet
+from veduta.models import blitznet, deeplab, mobilenet_v2, refinenet, resnest, resnet
 
 # Each builder takes num_classes, then its options as keywords.
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -34,12 +34,26 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     # images -> mask_logits
     "deeplabv3_resnest50": deeplab.deeplabv3_resnest50,
     "deeplabv3_resnest101": deeplab.deeplabv3_resnest101,
+    "deeplabv3_resnest200": deeplab.deeplabv3_resnest200,
+    "deeplabv3_resnest269": deeplab.deeplabv3_resnest269,
+    "deeplabv3_mobilenet_v2": deeplab.deeplabv3_mobilenet_v2,
+    "deeplabv3plus_xception41": deeplab.deeplabv3plus_xception41,
+    "deeplabv3plus_xception65": deeplab.deeplabv3plus_xception65,
+    "deeplabv3plus_xception71": deeplab.deeplabv3plus_xception71,
     "deeplabv3plus_resnet50": deeplab.deeplabv3plus_resnet50,
     "deeplabv3plus_resnest50": deeplab.deeplabv3plus_resnest50,
     "deeplabv3plus_resnest101": deeplab.deeplabv3plus_resnest101,
     "deeplabv3plus_mobilenet_v2": deeplab.deeplabv3plus_mobilenet_v2,
     "deeplabv3plus_small": deeplab.deeplabv3plus_small,
     "deeplabv3plus_tiny": deeplab.deeplabv3plus_tiny,
+    "refinenet_resnet50": refinenet.refinenet_resnet50,
+    "refinenet_resnet101": refinenet.refinenet_resnet101,
+    "refinenet_resnet152": refinenet.refinenet_resnet152,
+    "refinenet_tiny": refinenet.refinenet_tiny,
+    # images -> class_logits, box_deltas, priors, mask_logits
+    "blitznet300": blitznet.blitznet300,
+    "blitznet512": blitznet.blitznet512,
+    "blitznet_tiny": blitznet.blitznet_tiny,
 }
 
 
@@ -47,12 +61,17 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
     """A fresh model of MODELS, e.g. `build_model("deeplabv3plus_resnet50", 21, output_stride=8)`."""
     if name not in MODELS:
         raise ValueError(f"There is no model {name!r}. Nearest: {_nearest(name, MODELS)}.")
-    known = [option for option in inspect.signature(MODELS[name]).parameters if option != "num_classes"]
+    known = options_of(name)
     for option in options:
         if option not in known:
             hint = f"Its options: {', '.join(known)}; nearest: {_nearest(option, known)}." if known else "It has none."
             raise ValueError(f"Model {name!r} has no option {option!r}. {hint}")
     return MODELS[name](num_classes, **options)
+
+
+def options_of(name: str) -> list[str]:
+    """The keywords that `build_model` takes for a model."""
+    return [option for option in inspect.signature(MODELS[name]).parameters if option != "num_classes"]
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -2,19 +2,22 @@
 
 V3: Chen et al. 2017, https://arxiv.org/abs/1706.05587; V3+: Chen et al. 2018, https://arxiv.org/abs/1802.02611.
 V3 is built as for the segmentation numbers of ResNeSt, https://arxiv.org/abs/2004.08955.
+Old names: legacy/names_deeplab.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from veduta.models.layers import IMAGENET_MEAN, IMAGENET_STD, Backbone, Normalize, conv_bn_relu
+from veduta.models.layers import Backbone, Normalize, conv_bn_relu, set_batch_norm
 from veduta.models.mobilenet_v2 import MobileNetV2
-from veduta.models.resnest import resnest50, resnest101
+from veduta.models.resnest import resnest50, resnest101, resnest200, resnest269
 from veduta.models.resnet import BasicBlock, ResNet, resnet50
 from veduta.models.separable_resnet import SeparableResNet
+from veduta.models.xception import Xception, xception41, xception65, xception71
 
 
 def separable_conv(in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1) -> nn.Sequential:
@@ -33,12 +36,22 @@ def atrous_rates(output_stride: int) -> tuple[int, ...]:
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: 1x1, one 3x3 per rate, and the mean of the whole map (V3, sec. 3.3).
 
-    Concatenated in that order, then projected by a 1x1 convolution.
+    Concatenated in that order, then projected by a 1x1 convolution. With `pool_window`, means of tiles of so many
+    pixels each way take the place of the mean of the whole map.
     Shape: (N, in_channels, h, w) -> (N, out_channels, h, w).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, rates: Sequence[int], *, separable: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        rates: Sequence[int],
+        *,
+        separable: bool,
+        pool_window: int | None = None,
+    ) -> None:
         super().__init__()
+        self.pool_window = pool_window
         conv = separable_conv if separable else conv_bn_relu
         self.branches = nn.ModuleList([conv_bn_relu(in_channels, out_channels, 1)])
         self.branches.extend(conv(in_channels, out_channels, 3, dilation=rate) for rate in rates)
@@ -46,7 +59,11 @@ class ASPP(nn.Module):
         self.project = conv_bn_relu((len(rates) + 2) * out_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pooling(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        if self.pool_window is None:
+            pooled = self.pooling(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        else:
+            window = [min(self.pool_window, length) for length in x.shape[-2:]]
+            pooled = _resize(self.pooling(F.avg_pool2d(x, window)), x.shape[-2:])
         out: Tensor = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
         return out
 
@@ -55,14 +72,24 @@ class DeepLabV3(nn.Module):
     """(N, 3, H, W) RGB in [0, 1] -> {"mask_logits": (N, num_classes, H, W)}.
 
     With `aux` also "aux_mask_logits" of the same shape, read from the last but one stage, for an auxiliary loss.
-    `output_stride` is the backbone's and sets the atrous rates.
+    `output_stride` is the backbone's and sets the atrous rates. `pool_window` is ASPP's.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, *, output_stride: int, aux: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        output_stride: int,
+        aux: bool = True,
+        pool_window: int | None = None,
+    ) -> None:
         super().__init__()
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(backbone.mean, backbone.std)
         self.backbone = backbone
-        self.aspp = ASPP(backbone.out_channels[-1], 256, atrous_rates(output_stride), separable=False)
+        self.aspp = ASPP(
+            backbone.out_channels[-1], 256, atrous_rates(output_stride), separable=False, pool_window=pool_window
+        )
         self.head = nn.Sequential(
             nn.Dropout2d(0.5), conv_bn_relu(256, 256, 3), nn.Dropout(0.1), nn.Conv2d(256, num_classes, 1)
         )
@@ -108,7 +135,7 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         self.train_stride = train_stride
         conv = separable_conv if separable else conv_bn_relu
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(backbone.mean, backbone.std)
         self.backbone = backbone
         self.aspp = ASPP(backbone.out_channels[-1], aspp_channels, rates, separable=separable)
         self.dropout = nn.Dropout(0.1)
@@ -123,13 +150,37 @@ class DeepLabV3Plus(nn.Module):
         stride = self.train_stride if self.training else 1
         size = [-(-length // stride) for length in images.shape[-2:]]
         features: list[Tensor] = self.backbone(self.normalize(images))
-        low = self.low_level(features[0])
-        x = _resize(self.dropout(self.aspp(features[-1])), low.shape[-2:])
-        x = self.head(self.decoder(torch.cat([x, low], dim=1)))
-        outputs = {"mask_logits": _resize(x, size)}
+        outputs = {"mask_logits": _resize(self.decode(features), size)}
         if self.aux_head is not None and self.training:
             outputs["aux_mask_logits"] = self.aux_head(features[-1])
         return outputs
+
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
+        """The backbone's maps -> (N, num_classes, ceil(H / 4), ceil(W / 4)) logits."""
+        low = self.low_level(features[0])
+        x = _resize(self.dropout(self.aspp(features[-1])), low.shape[-2:])
+        logits: Tensor = self.head(self.decoder(torch.cat([x, low], dim=1)))
+        return logits
+
+
+class DeepLabV3Mobile(nn.Module):
+    """(N, 3, H, W) RGB in [0, 1] -> {"mask_logits": (N, num_classes, H, W)}.
+
+    The small form published with V3+: a pyramid without atrous branches, and no decoder.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(backbone.mean, backbone.std)
+        self.backbone = backbone
+        self.aspp = ASPP(backbone.out_channels[-1], 256, rates=(), separable=True)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Conv2d(256, num_classes, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        features: list[Tensor] = self.backbone(self.normalize(images))
+        logits = self.head(self.dropout(self.aspp(features[-1])))
+        return {"mask_logits": _resize(logits, images.shape[-2:])}
 
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -137,12 +188,50 @@ def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-def deeplabv3_resnest50(num_classes: int, *, output_stride: int = 8, aux: bool = True) -> DeepLabV3:
-    return DeepLabV3(resnest50(output_stride=output_stride), num_classes, output_stride=output_stride, aux=aux)
+def _deeplabv3(
+    build_backbone: Callable[..., Backbone],
+    num_classes: int,
+    *,
+    output_stride: int = 8,
+    aux: bool = True,
+    pool_window: int | None = None,
+) -> DeepLabV3:
+    backbone = build_backbone(output_stride=output_stride)
+    return DeepLabV3(backbone, num_classes, output_stride=output_stride, aux=aux, pool_window=pool_window)
 
 
-def deeplabv3_resnest101(num_classes: int, *, output_stride: int = 8, aux: bool = True) -> DeepLabV3:
-    return DeepLabV3(resnest101(output_stride=output_stride), num_classes, output_stride=output_stride, aux=aux)
+# Called with num_classes and, as keywords, output_stride, aux, pool_window: 7 is the Ascend port's, whose source is
+# not public; its windows are taken to be tiles, as in DeepLab's code of that year.
+deeplabv3_resnest50 = partial(_deeplabv3, resnest50)
+deeplabv3_resnest101 = partial(_deeplabv3, resnest101)
+deeplabv3_resnest200 = partial(_deeplabv3, resnest200)
+deeplabv3_resnest269 = partial(_deeplabv3, resnest269)
+
+
+def _deeplabv3plus_xception(
+    build_backbone: Callable[..., Xception], num_classes: int, *, output_stride: int = 16
+) -> DeepLabV3Plus:
+    """The published network: one set of weights runs at output stride 16 and 8."""
+    backbone = build_backbone(output_stride=output_stride)
+    model = DeepLabV3Plus(backbone, num_classes, rates=atrous_rates(output_stride))
+    for part in (model.aspp, model.low_level, model.decoder):
+        set_batch_norm(part, eps=1e-5, momentum=3e-4)
+    return model
+
+
+deeplabv3plus_xception41 = partial(_deeplabv3plus_xception, xception41)
+deeplabv3plus_xception65 = partial(_deeplabv3plus_xception, xception65)
+deeplabv3plus_xception71 = partial(_deeplabv3plus_xception, xception71)
+
+
+def deeplabv3_mobilenet_v2(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Mobile:
+    """The published network pads its strided convolutions as we do where the sides of the image are odd, as in 513."""
+    backbone = MobileNetV2(output_stride=output_stride)
+    backbone.mean = backbone.std = Xception.mean
+    model = DeepLabV3Mobile(backbone, num_classes)
+    set_batch_norm(model, eps=1e-5, momentum=3e-4)
+    set_batch_norm(backbone, eps=1e-3, momentum=3e-4)
+    return model
 
 
 def deeplabv3plus_resnet50(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:

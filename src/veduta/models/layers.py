@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from veduta.ops.resize import max_pool_same
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -17,9 +19,12 @@ class Backbone(nn.Module):
     """Contract of a feature extractor: normalised (N, 3, H, W) -> list of (N, C, h, w), finest first.
 
     Four maps at strides 4, 8, 16, 32; none coarser than `output_stride`. `out_channels` gives each map's C.
+    `mean` and `std` are the input's, of RGB in [0, 1]: the model on top builds its `Normalize` from them.
     """
 
     out_channels: tuple[int, ...]
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
 
 
 class Normalize(nn.Module):
@@ -40,6 +45,17 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class MaxPoolSame(nn.Module):
+    """Max-pooling that pads an odd pixel at the bottom and the right only: see `max_pool_same`."""
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return max_pool_same(x, self.kernel_size, self.stride)
+
+
 def conv_bn_relu(
     in_channels: int,
     out_channels: int,
@@ -57,6 +73,13 @@ def conv_bn_relu(
         nn.BatchNorm2d(out_channels),
         activation(inplace=True),
     )
+
+
+def set_batch_norm(model: nn.Module, *, eps: float, momentum: float) -> None:
+    """Set both for every BatchNorm. momentum: share of the new batch in the running statistics, 1 - TensorFlow's."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = eps, momentum
 
 
 def init_convs(model: nn.Module) -> None:

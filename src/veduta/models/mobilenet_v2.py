@@ -10,8 +10,6 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from veduta.models.layers import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Backbone,
     Normalize,
     conv_bn_relu,
@@ -105,7 +103,7 @@ class MobileNetV2Classifier(MobileNetV2):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(self.mean, self.std)
         self.features.append(conv_bn_relu6(self.out_channels[-1], LAST_CHANNELS, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(LAST_CHANNELS, num_classes))
         init_convs(self.features[-1])

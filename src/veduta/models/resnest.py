@@ -12,8 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from veduta.models.layers import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Backbone,
     Normalize,
     Stage,
@@ -158,7 +156,7 @@ class ResNeStClassifier(ResNeSt):
 
     def __init__(self, variant: Variant, num_classes: int) -> None:
         super().__init__(variant)
-        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.normalize = Normalize(self.mean, self.std)
         self.fc = nn.Linear(self.out_channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # a model, no longer a backbone

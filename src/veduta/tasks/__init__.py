@@ -1,7 +1,13 @@
 """Tasks: what a model's outputs mean. `losses` for training, `predict` for people, `metric` for scores."""
 
+from veduta.tasks.classify import Classify
+from veduta.tasks.detect_segment import DetectSegment
 from veduta.tasks.segment import Segment
 
-TASKS = {
+Task = Classify | Segment | DetectSegment
+
+TASKS: dict[str, type[Classify] | type[Segment] | type[DetectSegment]] = {
+    "classify": Classify,
     "segment": Segment,
+    "detect_segment": DetectSegment,
 }

@@ -1,53 +1,106 @@
-"""Losses over pixels that are not void."""
+"""Losses over pixels that are not void and over classes of images, and mixup, which makes their targets soft."""
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from veduta.labels import IGNORE_INDEX
+from veduta.ops.resize import resize_aligned_nearest
 
 
-def cross_entropy(logits: Tensor, masks: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    masks: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    divided_by: Literal["pixels", "weights"] = "weights",
+    hardest: float = 1.0,
+) -> Tensor:
     """Mean cross-entropy over the pixels that are not void, weighted by class; 0 where every pixel is void.
 
     logits: (N, C, h, w). masks: (N, H, W) uint8 train ids, 255 void. class_weights: (C,) or None for all 1.
     Coarser logits meet the mask pixels that lie under them when the corners of both are aligned.
+    The sum is divided by that of the weights, or by the number of pixels that are not void. With `hardest` below 1 only
+    that share of all pixels, those with the largest losses, counts, divided by how many of these losses are not 0.
     Equal to torch's own with ignore_index=255; its hand-written gradient needs half the passes over memory, which on a
     CPU at full image size is a fifth of the whole training step.
     """
     if class_weights is None:
         class_weights = logits.new_ones(logits.shape[1], dtype=torch.float32)
-    masks = _sample(masks, logits.shape[-2:])
-    return _CrossEntropy.apply(logits, masks, class_weights)
-
-
-def _sample(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, H, W) -> (N, *size): the nearest pixels of a coarser grid with the same corners."""
-    for axis, length in zip((1, 2), size, strict=True):
-        if masks.shape[axis] != length:
-            places = torch.linspace(0, masks.shape[axis] - 1, length, dtype=torch.float64).round().long()
-            masks = masks.index_select(axis, places.to(masks.device))
-    return masks
+    masks = resize_aligned_nearest(masks, logits.shape[-2:])
+    return _CrossEntropy.apply(logits, masks, class_weights, divided_by, hardest)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, masks: Tensor, class_weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, masks: Tensor, class_weights: Tensor, divided_by: str, hardest: float
+    ) -> Tensor:
         values = logits.float()
         seen = masks != IGNORE_INDEX
         targets = masks.long().masked_fill(~seen, 0)[:, None]
         normalizer = values.logsumexp(dim=1, keepdim=True)
         weights = class_weights[targets] * seen[:, None]
-        weights /= weights.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        losses = (normalizer - values.gather(1, targets)) * weights
+        if hardest < 1:
+            kept = losses.flatten().topk(max(1, int(hardest * losses.numel())), sorted=False).indices
+            chosen = torch.zeros_like(losses).flatten().index_fill_(0, kept, 1).view_as(losses)
+            weights *= chosen
+            losses *= chosen
+            divisor = losses.count_nonzero()
+        else:
+            divisor = weights.sum() if divided_by == "weights" else seen.sum()
+        divisor = divisor.float().clamp(min=torch.finfo(torch.float32).tiny)
+        weights /= divisor
         ctx.save_for_backward(logits, targets, normalizer, weights)
-        return ((normalizer - values.gather(1, targets)) * weights).sum()
+        return losses.sum() / divisor
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, targets, normalizer, weights = ctx.saved_tensors
         result = (logits.float() - normalizer).exp_()  # soft-max, minus one at the target
         result.scatter_add_(1, targets, result.new_full((1,), -1.0).expand_as(targets))
         result.mul_(weights * gradient)
-        return result.to(logits.dtype), None, None
+        return result.to(logits.dtype), None, None, None, None
+
+
+def soft_cross_entropy(
+    logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, smoothing_over: Literal["others", "all"] = "all"
+) -> Tensor:
+    """Mean cross-entropy of whole images: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, sec. 7.
+
+    logits: (N, C). targets: (N,) int64 classes, or (N, C) shares that sum to 1 per image.
+    `smoothing` goes in equal parts to all C classes, or to the C - 1 others.
+    """
+    num_classes = logits.shape[1]
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, num_classes)
+    if smoothing_over == "all":
+        targets = (1 - smoothing) * targets + smoothing / num_classes
+    else:
+        targets = (1 - smoothing) * targets + smoothing / (num_classes - 1) * (1 - targets)
+    return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Every sample of a batch blended with a partner, all with one share: Zhang 2018, https://arxiv.org/abs/1710.09412.
+
+    share: of the sample itself. partners: (N,) int64, a permutation of the batch.
+    """
+
+    share: float
+    partners: Tensor
+
+    @classmethod
+    def draw(cls, batch_size: int, alpha: float, rng: np.random.Generator) -> "Mixup":
+        """The share from Beta(alpha, alpha), then the partners."""
+        return cls(float(rng.beta(alpha, alpha)), torch.from_numpy(rng.permutation(batch_size)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, ...) floating point: images, or one-hot targets."""
+        return self.share * x + (1 - self.share) * x[self.partners.to(x.device)]

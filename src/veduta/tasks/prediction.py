@@ -9,13 +9,33 @@ from numpy.typing import NDArray
 from veduta.labels import IGNORE_INDEX, LabelMap
 
 OPACITY = 0.6  # of class colours over the photo
+DRAWN = 0.5  # score from which a box is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """mask: (H, W) uint8 train ids of the image's own size."""
+    """What a task does not say is None.
 
-    mask: NDArray[np.uint8]
+    mask: (H, W) uint8 train ids of the image's own size. boxes: (n, 4) float32 xyxy pixels, best first, with
+    box_classes (n,) int64 train ids and box_scores (n,) float32 in 0..1. class_scores: (num_classes,) float32 in 0..1.
+    """
+
+    mask: NDArray[np.uint8] | None = None
+    boxes: NDArray[np.float32] | None = None
+    box_classes: NDArray[np.int64] | None = None
+    box_scores: NDArray[np.float32] | None = None
+    class_scores: NDArray[np.float32] | None = None
+
+
+def draw(image: NDArray[np.uint8], prediction: Prediction, labels: LabelMap) -> NDArray[np.uint8]:
+    """Masks, and boxes that score DRAWN or more, over the photo. image: (H, W, 3) uint8 RGB; returns a new one."""
+    if prediction.mask is not None:
+        image = draw_mask(image, prediction.mask, labels)
+    if prediction.boxes is not None:
+        assert prediction.box_classes is not None and prediction.box_scores is not None
+        drawn = prediction.box_scores >= DRAWN
+        image = draw_boxes(image, prediction.boxes[drawn], prediction.box_classes[drawn], labels)
+    return image
 
 
 def draw_mask(image: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelMap) -> NDArray[np.uint8]:

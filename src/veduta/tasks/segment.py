@@ -10,6 +10,7 @@ from veduta.data.sample import Batch
 from veduta.labels import LabelMap
 from veduta.tasks.losses import cross_entropy
 from veduta.tasks.metrics import ConfusionMatrix
+from veduta.tasks.prediction import Prediction
 
 
 class Segment:
@@ -30,15 +31,20 @@ class Segment:
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name; their sum is what training minimises."""
-        weights = None if self.class_weights is None else self.class_weights.to(batch.masks.device)
-        losses = {"mask": cross_entropy(outputs["mask_logits"], batch.masks, weights)}
+        assert batch.masks is not None
+        losses = {"mask": self._loss(outputs["mask_logits"], batch.masks)}
         if self.loss.auxiliary and "aux_mask_logits" in outputs:
-            losses["aux_mask"] = self.loss.auxiliary * cross_entropy(outputs["aux_mask_logits"], batch.masks, weights)
+            losses["aux_mask"] = self.loss.auxiliary * self._loss(outputs["aux_mask_logits"], batch.masks)
         return losses
 
-    def predict(self, outputs: dict[str, Tensor]) -> Tensor:
-        """(N, H, W) uint8 train ids, on the device of the outputs."""
-        return outputs["mask_logits"].argmax(dim=1).to(torch.uint8)
+    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(masks.device)
+        return cross_entropy(logits, masks, weights, divided_by=self.loss.divided_by, hardest=self.loss.hardest)
+
+    def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
+        """The class of the largest logit per pixel. Only label maps leave the device, never logits."""
+        masks = outputs["mask_logits"].argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return [Prediction(mask=mask) for mask in masks]
 
     def average_mirrored(self, outputs: dict[str, Tensor], mirrored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of the images and of their mirror images -> outputs for `predict`: soft-max, then the mean."""

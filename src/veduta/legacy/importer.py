@@ -1,0 +1,195 @@
+"""`veduta import`: a checkpoint of a published system -> a model file of ours, and the table of what became of it."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from veduta.checkpoint import ModelInfo, Origin, check_new_file, save_model
+from veduta.config import Data, Optim, Recipe
+from veduta.data.label_maps import BY_COUNT, numbered
+from veduta.labels import LabelMap, read_label_map
+from veduta.legacy.build import Imported, best_fit, import_arrays
+from veduta.legacy.errors import CheckpointError
+from veduta.legacy.mapping import Array, Row
+from veduta.legacy.read import Format, checkpoint_files, read_contents, recognise
+from veduta.legacy.sources import IMPORTS
+
+Weights = Literal["raw", "ema"]
+
+SOURCES = {  # that write each format
+    Format.TF_BUNDLE: ["tensorflow"],
+    Format.TF_GRAPH: ["tensorflow"],
+    Format.MINDSPORE: ["mindspore"],
+    Format.TORCH: ["zhanghang", "encoding", "timm", "torchvision", "drsleep"],
+    Format.SAFETENSORS: ["zhanghang", "encoding", "timm", "torchvision", "drsleep"],
+}
+
+TF_AVERAGE, TIMM_AVERAGE = "/ExponentialMovingAverage", "state_dict_ema."
+PIECE = 2**22  # bytes hashed at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `veduta import` did. rows: one per tensor, in the order of the source. step: of the source, 0 if unknown."""
+
+    info: ModelInfo
+    rows: list[Row]
+    labels_assumed: bool
+
+    def table(self) -> str:
+        """One line per tensor: its name there, its name here, what happened to it."""
+        columns = [("source", "veduta", ""), *((row.source or "-", row.target or "-", row.what) for row in self.rows)]
+        wide = [max(len(column[i]) for column in columns) for i in (0, 1)]
+        return "\n".join(f"{a:{wide[0]}}  {b:{wide[1]}}  {c}".rstrip() for a, b, c in columns)
+
+    def to_json(self) -> str:
+        """The table and the origin of the weights."""
+        assert self.info.origin is not None
+        content = {
+            "headline": self.headline(),
+            "model": self.info.recipe.model,
+            "model_options": self.info.recipe.model_options,
+            "classes": list(self.info.labels.names),
+            "weights_sha256": self.info.weights_sha256,
+            "origin": dataclasses.asdict(self.info.origin),
+            "tensors": [dataclasses.asdict(row) for row in self.rows],
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    def headline(self) -> str:
+        info, origin = self.info, self.info.origin
+        assert origin is not None
+        mapped = sum(bool(row.source and row.target) for row in self.rows)
+        gone = sum(not row.target for row in self.rows)
+        assumed = ", assumed from their number" if self.labels_assumed else ""
+        return (
+            f"{mapped:,} tensors mapped, {gone:,} dropped on purpose, none left over: {info.recipe.model} from "
+            f"'{origin.source}' ({origin.format}), {info.labels.num_classes} classes (label map {info.labels.name}"
+            f"{assumed}), weights {info.weights_sha256[:12]}"
+        )
+
+
+def import_checkpoint(
+    path: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    weights: Weights | None = None,
+    labels: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Read, recognise, map, and write the model file `out`.
+
+    model: of MODELS, where the best fit is not meant. weights: must be given where the checkpoint holds moving averages
+    beside the weights. labels: a label map file. options: of the model. say: told what takes long.
+    Raises CheckpointError, ValueError or OSError; then nothing is written.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out {out}: a model file ends in .safetensors. Write {out.with_suffix('.safetensors')}.")
+    check_new_file(out)
+    if out.exists():
+        raise FileExistsError(f"--out {out} exists; nothing is overwritten. Choose another, or move this one away.")
+    found = recognise(path)
+    files = checkpoint_files(path)
+    size = sum(file.stat().st_size for file in files)
+    say(f"reading {found.path}: {found.format}, {size / 1e6:,.1f} MB")
+    contents = read_contents(path)
+    arrays, averaged = choose(contents.arrays, weights)
+    sources = SOURCES[found.format]
+    if model is None:
+        fit = best_fit(arrays, sources=sources, options=options)
+        model, source = fit.name, fit.source
+    else:
+        families = {s: [name for family in IMPORTS[s] for name, _ in family.candidates] for s in sources}
+        source = next((s for s in sources if model in families[s]), sources[0])
+    say(f"building {model} from '{source}'")
+    imported = import_arrays(model, arrays, source=source, **(options or {}))
+    label_map = _label_map(imported, labels)
+    state: dict[str, Tensor] = imported.model.state_dict()
+    recipe = Recipe(
+        name=f"{model}-imported",
+        model=model,
+        task=imported.task,
+        model_options=imported.options,
+        data=Data(dataset="folder"),
+        optim=Optim(lr=0.001),
+        steps=1,
+    )
+    origin = Origin(
+        source=source,
+        format=str(found.format),
+        files=tuple(file.name for file in files),
+        sha256=_hash_files(files),
+        preprocessing=_preprocessing(imported),
+    )
+    info = ModelInfo(recipe=recipe, labels=label_map, step=_step(contents.arrays), origin=origin)
+    info = save_model(out, state, info)
+    rows = [dataclasses.replace(row, source=averaged.get(row.source, row.source)) for row in imported.rows]
+    rows += [Row(source=name, target="", what="dropped: raw weights; the averages were asked for") for name in averaged]
+    rows += [Row(source=name, target="", what=f"dropped: {kind}, no array") for name, kind in contents.skipped.items()]
+    return Report(info=info, rows=rows, labels_assumed=labels is None)
+
+
+def choose(arrays: dict[str, Array], weights: Weights | None) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays with raw weights or with their moving averages in place of them.
+
+    Returns them under the names of the raw weights and, for each one replaced, the name of its average. Raises
+    CheckpointError where there are averages and nobody chose, or where none are and they were asked for.
+    """
+    averages = {name: _raw_name(name) for name in arrays if _raw_name(name) != name}
+    if averages and weights is None:
+        raise CheckpointError(
+            f"it holds raw weights and moving averages of {len(averages)} of them (such as {next(iter(averages))}). "
+            "Say which: --weights ema for the averages, which usually score better, or --weights raw."
+        )
+    if not averages and weights == "ema":
+        raise CheckpointError("--weights ema: it holds no moving averages. Leave the option out.")
+    if weights != "ema":
+        return arrays, {}
+    chosen = {name: array for name, array in arrays.items() if name not in averages}
+    chosen.update({raw: arrays[name] for name, raw in averages.items()})
+    return chosen, {raw: name for name, raw in averages.items() if raw in arrays}
+
+
+def _raw_name(name: str) -> str:
+    return name.removesuffix(TF_AVERAGE).removeprefix(TIMM_AVERAGE)
+
+
+def _label_map(imported: Imported, path: Path | None) -> LabelMap:
+    images = imported.task == "classify"
+    if path is None:
+        known = None if images else BY_COUNT.get(imported.num_classes)
+        return known or numbered(imported.num_classes, images=images)
+    labels = read_label_map(path, of="images" if images else "pixels")
+    if labels.num_classes != imported.num_classes:
+        raise ValueError(
+            f"{path}: {labels.num_classes} classes (void not counted), the checkpoint has {imported.num_classes}."
+        )
+    return labels
+
+
+def _preprocessing(imported: Imported) -> str:
+    normalize: Any = imported.model.normalize
+    mean, std = (", ".join(f"{v:.6g}" for v in part.flatten().tolist()) for part in (normalize.mean, normalize.std))
+    return f"(RGB - ({mean})) / ({std}), inside the network"
+
+
+def _step(arrays: Mapping[str, Array]) -> int:
+    step = arrays.get("global_step")
+    return int(step) if step is not None and step.size == 1 and int(step) >= 0 else 0
+
+
+def _hash_files(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Resizing and pooling as TensorFlow 1 and MindSpore do it, where torch does it otherwise; all of it exports to ONNX.
+
+Sources are a sample's place in the input: `i * in / out` ("legacy": no half-pixel shift, corners not aligned) or
+`i * (in - 1) / (out - 1)` ("aligned"). torch's own modes are the aligned one and the half-pixel one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_legacy(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear, source = i * in / out, last row and column repeated: `tf.image.resize_bilinear` of TensorFlow 1.
+
+    Shape: (N, C, h, w) -> (N, C, *size), floating point.
+    """
+    return _mix(_mix(x, 2, size[0]), 3, size[1])
+
+
+def _mix(x: Tensor, axis: int, length: int) -> Tensor:
+    before = x.shape[axis]
+    if before == length:
+        return x
+    # float32 throughout, as the references compute it: the rounding decides where a source falls on a pixel.
+    source = torch.arange(length, device=x.device, dtype=torch.float32) * _float32(before / length)
+    low = source.floor()
+    shape = [1, 1, 1, 1]
+    shape[axis] = length
+    fraction = (source - low).to(x.dtype).view(shape)
+    low_index = low.long().clamp(max=before - 1)
+    high_index = (low_index + 1).clamp(max=before - 1)
+    first = x.index_select(axis, low_index)
+    return first + (x.index_select(axis, high_index) - first) * fraction
+
+
+def resize_legacy_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest, source = floor(i * in / out) in float32: `tf.image.resize_nearest_neighbor` of TensorFlow 1.
+
+    Shape: (..., h, w) -> (..., *size), any type.
+    """
+    for axis, length in zip((-2, -1), size, strict=True):
+        x = _pick(x, axis, _legacy_places(x.shape[axis], length))
+    return x
+
+
+def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest, source = i * (in - 1) / (out - 1) in float32, halves rounded up: TensorFlow 1 with aligned corners.
+
+    Shape: (..., h, w) -> (..., *size), any type.
+    """
+    for axis, length in zip((-2, -1), size, strict=True):
+        x = _pick(x, axis, _aligned_places(x.shape[axis], length))
+    return x
+
+
+def _pick(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    if x.shape[axis] == len(places):
+        return x
+    return x.index_select(axis % x.ndim, places.to(x.device))
+
+
+def _legacy_places(before: int, length: int) -> Tensor:
+    source = torch.arange(length, dtype=torch.float32) * _float32(before / length)
+    return source.floor().long().clamp(max=before - 1)
+
+
+def _aligned_places(before: int, length: int) -> Tensor:
+    source = torch.arange(length, dtype=torch.float32) * _float32((before - 1) / max(length - 1, 1))
+    return (source + 0.5).floor().long()
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+def max_pool_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
+    """Max-pooling with the padding called SAME: an odd pixel of padding goes to the bottom and the right.
+
+    Shape: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+    """
+    pads = [max((-(-length // stride) - 1) * stride + kernel_size - length, 0) for length in x.shape[-2:]]
+    top, left = pads[0] // 2, pads[1] // 2
+    padded = F.pad(x, (left, pads[1] - left, top, pads[0] - top), value=float("-inf"))
+    return F.max_pool2d(padded, kernel_size, stride)

@@ -1,0 +1,66 @@
+"""Joint detection and segmentation: boxes with classes, and one class per pixel."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from veduta.config import Loss
+from veduta.data.sample import Batch
+from veduta.labels import IGNORE_INDEX, LabelMap
+from veduta.ops.boxes import detect
+from veduta.ops.resize import resize_legacy_nearest
+from veduta.tasks.losses import cross_entropy
+from veduta.tasks.multibox import assign, multibox_loss
+from veduta.tasks.prediction import Prediction
+
+
+class DetectSegment:
+    """Reads `class_logits` (N, P, num_classes), `box_deltas` (N, P, 4), `priors` (P, 4) and `mask_logits`.
+
+    Train id 0 is the background. In training `mask_logits` (N, num_classes, h, w) may come on a coarser grid than the
+    images; `predict` takes the size of the images from them.
+    """
+
+    reads = "class_logits"
+
+    def __init__(self, labels: LabelMap, loss: Loss) -> None:
+        self.labels, self.loss = labels, loss
+
+    def fit_classes(self, pixel_counts: NDArray[np.int64]) -> None:
+        """Nothing: as published, all classes weigh the same."""
+
+    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name; their sum is what training minimises.
+
+        Where no pixel of the batch is labelled the mask loss is 0; the published one is no number there.
+        """
+        assert batch.boxes is not None and batch.box_classes is not None
+        mask_logits, priors = outputs["mask_logits"], outputs["priors"]
+        height, width = batch.images.shape[-2:]
+        size = priors.new_tensor([width, height, width, height])
+        targets = assign(priors, [boxes / size for boxes in batch.boxes], batch.box_classes)
+        class_loss, box_loss = multibox_loss(outputs["class_logits"], outputs["box_deltas"], *targets)
+        masks = batch.masks
+        if masks is None:
+            masks = torch.full_like(mask_logits[:, 0], IGNORE_INDEX, dtype=torch.uint8)
+        mask_loss = cross_entropy(mask_logits, resize_legacy_nearest(masks, mask_logits.shape[-2:]))
+        return {"class": class_loss, "box": box_loss, "mask": mask_loss}
+
+    def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
+        """One per image, its boxes and mask in pixels of `mask_logits`."""
+        masks = outputs["mask_logits"].argmax(dim=1).to(torch.uint8).cpu().numpy()
+        height, width = masks.shape[1:]
+        predictions = []
+        for mask, class_logits, box_deltas in zip(masks, outputs["class_logits"], outputs["box_deltas"], strict=True):
+            boxes, labels, scores = detect(class_logits, box_deltas, outputs["priors"])
+            boxes = boxes * boxes.new_tensor([width, height, width, height])
+            predictions.append(
+                Prediction(
+                    mask=mask,
+                    boxes=boxes.cpu().numpy(),
+                    box_classes=labels.cpu().numpy(),
+                    box_scores=scores.cpu().numpy(),
+                )
+            )
+        return predictions
