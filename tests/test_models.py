@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from veduta.models import MODELS, build_model
+from veduta.models.count import count_macs
 from veduta.models.layers import Backbone, Normalize
 from veduta.models.mobilenet_v2 import MobileNetV2
+from veduta.models.published import PUBLISHED
 from veduta.models.resnest import resnest50
 from veduta.models.resnet import resnet18, resnet50
 
@@ -82,6 +84,19 @@ def test_a_fresh_model_gives_finite_numbers_of_moderate_size(name: str) -> None:
     with torch.inference_mode():
         outputs = model(torch.rand(1, 3, 65, 97))
     assert all(values.isfinite().all() and values.abs().max() < 100 for values in outputs.values())
+
+
+def test_every_model_is_listed_with_its_size() -> None:
+    assert set(PUBLISHED) == {name for name in MODELS if not name.endswith("_timm")}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_listed_size_is_that_of_the_model(name: str) -> None:
+    published = PUBLISHED[name]
+    model = on_meta(name, published.num_classes)
+    assert sum(p.numel() for p in model.parameters()) == published.parameters
+    macs = count_macs(model, (published.size, published.size))
+    assert macs / 1e9 == pytest.approx(published.gmacs, abs=5e-5)
 
 
 @pytest.mark.parametrize("name", SIZES)

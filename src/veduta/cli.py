@@ -189,17 +189,51 @@ def import_(
 
 
 @app.command(name="list")
-def list_() -> None:
-    """What there is: recipes, models, data sets."""
-    from veduta.data import DATASETS
-    from veduta.models import MODELS
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="recipes, data or models; all of them where nothing is given.")
+    ] = None,
+) -> None:
+    """What there is: recipes, data sets, models with their size, their published score and who can be imported."""
+    with _errors_for_people():
+        from veduta.config import nearest
+
+        lists = {"recipes": _list_recipes, "data": _list_data, "models": _list_models}
+        if what is not None and what not in lists:
+            raise ValueError(f"veduta list {what}: there is no such list.{nearest(what, lists)}")
+        for name in lists if what is None else [what]:
+            print("\n".join([name, *(f"  {line}".rstrip() for line in lists[name]())]))
+
+
+def _list_recipes() -> list[str]:
     from veduta.recipes import RECIPES
 
-    print("recipes")
-    for name, recipe in RECIPES.items():
-        print(f"  {name:16} {(recipe.__doc__ or '').splitlines()[0]}")
-    print("data sets\n  " + ", ".join(DATASETS))
-    print("models\n  " + "\n  ".join(MODELS))
+    return [f"{name:16} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+
+
+def _list_data() -> list[str]:
+    from veduta.data import DATASETS
+
+    return [", ".join(DATASETS)]
+
+
+def _list_models() -> list[str]:
+    from veduta.legacy import importable_from
+    from veduta.models import MODELS
+    from veduta.models.published import PUBLISHED
+
+    lines = [
+        f"{'':26} {'classes':>7} {'size':>5} {'parameters':>11} {'GMACs':>8}  imports from; published score (source)"
+    ]
+    for name in MODELS:
+        if name not in PUBLISHED:
+            lines.append(f"{name:26} {'its size is that of the backbone':>35}")
+            continue
+        num_classes, size, parameters, gmacs, score, source = PUBLISHED[name]
+        notes = [", ".join(importable_from(name)), f"{score} ({source})" if score else ""]
+        words = "; ".join(note for note in notes if note)
+        lines.append(f"{name:26} {num_classes:>7,} {size:>5} {parameters:>11,} {gmacs:>8.2f}  {words}")
+    return lines
 
 
 @app.command()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from veduta.config import nearest
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row, convert, explain
-from veduta.legacy.sources import IMPORTS, Family
+from veduta.legacy.sources import IMPORTS, Family, importable_from
 from veduta.models import MODELS, build_model, options_of
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only PyTorch counts, and nothing that we use depends on it
@@ -61,8 +61,8 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
         raise ValueError(f"no source {source!r}.{nearest(source, IMPORTS)}")
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}.{nearest(model, MODELS)}")
-    if model not in {name for family in IMPORTS[source] for name, _ in family.candidates}:
-        sources = [s for s, families in IMPORTS.items() if any(model == n for f in families for n, _ in f.candidates)]
+    sources = importable_from(model)
+    if source not in sources:
         raise ValueError(
             f"source {source!r} never published model {model!r}. "
             + (f"These did: {', '.join(sources)}." if sources else "No source did: it is ours.")

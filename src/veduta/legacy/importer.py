@@ -18,7 +18,7 @@ from veduta.legacy.build import Imported, best_fit, import_arrays
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row
 from veduta.legacy.read import Format, checkpoint_files, read_contents, recognise
-from veduta.legacy.sources import IMPORTS
+from veduta.legacy.sources import importable_from
 
 Weights = Literal["raw", "ema"]
 
@@ -107,8 +107,7 @@ def import_checkpoint(
         fit = best_fit(arrays, sources=sources, options=options)
         model, source = fit.name, fit.source
     else:
-        families = {s: [name for family in IMPORTS[s] for name, _ in family.candidates] for s in sources}
-        source = next((s for s in sources if model in families[s]), sources[0])
+        source = next((s for s in sources if s in importable_from(model)), sources[0])
     say(f"building {model} from '{source}'")
     imported = import_arrays(model, arrays, source=source, **(options or {}))
     label_map = _label_map(imported, labels)

@@ -1,11 +1,13 @@
-"""Old names of ResNeSt and of plain ResNets as classifiers.
+"""Old names of the classifiers: ResNeSt, plain ResNets, MobileNetV2.
 
-The authors' release, timm and torchvision name their tensors as we do.
+The authors' release of ResNeSt, timm and torchvision name their tensors as we do.
 """
 
 from veduta.legacy.mapping import Rule, grouped
 
 PYTORCH = (Rule(r"((?:conv1|bn1|layer\d|fc)\..*)", r"\1"),)
+
+MOBILENET_V2 = (Rule(r"((?:features|classifier)\..*)", r"\1"),)
 
 MINDSPORE = (
     # Grouped convolutions are lists of plain ones; so are the two 1x1 of the split attention, which has one group.

@@ -112,7 +112,13 @@ IMPORTS: dict[str, Sequence[Family]] = {
             rules=(*_PYTORCH_STATE, *names_resnest.PYTORCH),
             task="classify",
             head="fc.weight",
-        )
+        ),
+        Family(
+            candidates=_plain("mobilenet_v2"),
+            rules=(*_PYTORCH_STATE, *names_resnest.MOBILENET_V2),
+            task="classify",
+            head="classifier.1.weight",
+        ),
     ],
     # mindspore-ai/models
     "mindspore": [
@@ -169,3 +175,12 @@ IMPORTS: dict[str, Sequence[Family]] = {
         )
     ],
 }
+
+
+def importable_from(model: str) -> list[str]:
+    """The sources whose checkpoints of `model` can be imported."""
+    return [
+        source
+        for source, families in IMPORTS.items()
+        if any(model == name for family in families for name, _ in family.candidates)
+    ]
