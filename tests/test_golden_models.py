@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from veduta.models import resnest
 from veduta.models.deeplab import DeepLabV3Plus
 from veduta.models.refinenet import RefineNet
 from veduta.models.xception import Xception
+
+WORKSHOP = Path(__file__).parents[2] / "shared" / "golden"
 
 FAST = ("1s1x64d", "2s1x64d", "4s1x64d", "1s2x40d", "2s2x40d", "4s2x40d", "1s4x24d")
 CLASSIFIERS = {  # recording -> model, source
@@ -123,6 +126,12 @@ def test_every_recorded_network_is_covered() -> None:
             networks.add(path.stem)
     covered = {*CLASSIFIERS, *BACKBONES, *DEEPLABV3, *REFINENETS, *XCEPTIONS, MOBILE, MULTISCALE, *ELSEWHERE}
     assert networks == covered
+
+
+@pytest.mark.skipif(not WORKSHOP.is_dir(), reason="the recordings' own folder is not beside this repository")
+def test_every_recording_of_a_network_is_here() -> None:
+    recorded_there = {path.stem for path in WORKSHOP.glob("*.npz") if "feat:" in " ".join(np.load(path).files)}
+    assert recorded_there and recorded_there <= {path.stem for path in FOLDER.glob("*.npz")}
 
 
 @pytest.mark.parametrize("recording", CLASSIFIERS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from veduta.models import MODELS, build_model
+from veduta.models import MODELS, build_model, build_skeleton
 from veduta.models.count import count_macs
 from veduta.models.layers import Backbone, Normalize
 from veduta.models.mobilenet_v2 import MobileNetV2
@@ -15,7 +15,7 @@ from veduta.models.published import PUBLISHED
 from veduta.models.resnest import resnest50
 from veduta.models.resnet import resnet18, resnet50
 
-DEEPLABS = [name for name in MODELS if name.startswith("deeplab")]
+DEEPLABS = [name for name in MODELS if name.startswith("deeplab") and not name.endswith(("101", "200", "269"))]
 
 SIZES = {  # trainable values and state-dict entries of the published classifiers, 1000 classes
     "resnet18": (11_689_512, 122),
@@ -43,8 +43,7 @@ SIZES = {  # trainable values and state-dict entries of the published classifier
 @functools.cache
 def on_meta(name: str, num_classes: int, **options: object) -> nn.Module:
     """The model without values: shapes and counts cost nothing, however large it is."""
-    with torch.device("meta"):
-        return build_model(name, num_classes, **options).eval()
+    return build_skeleton(name, num_classes, **options).eval()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -13,7 +13,7 @@ from veduta.config import nearest
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row, convert, explain
 from veduta.legacy.sources import IMPORTS, Family, importable_from
-from veduta.models import MODELS, build_model, options_of
+from veduta.models import MODELS, build_model, build_skeleton, options_of
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only PyTorch counts, and nothing that we use depends on it
 MOST_NAMED = 8  # in one error
@@ -167,8 +167,7 @@ def _fits(
                     continue
                 chosen = {**family.options, **variant, **options}
                 num_classes = chosen.pop("num_classes", None) or (shapes.get(family.head) or (1,))[0]
-                with torch.device("meta"):
-                    expected = build_model(name, num_classes, **chosen).state_dict()
+                expected = build_skeleton(name, num_classes, **chosen).state_dict()
                 needed = {k: v.shape for k, v in expected.items() if not _optional(k, family.zeros)}
                 wrong = len(arrays) - len(rows)
                 wrong += sum(shapes.get(k) != shape for k, shape in needed.items())

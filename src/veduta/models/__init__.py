@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from veduta.models import blitznet, deeplab, mobilenet_v2, refinenet, resnest, resnet
 
@@ -67,6 +69,22 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
             hint = f"Its options: {', '.join(known)}; nearest: {_nearest(option, known)}." if known else "It has none."
             raise ValueError(f"Model {name!r} has no option {option!r}. {hint}")
     return MODELS[name](num_classes, **options)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Skips functions that change a tensor in place, as initialisations do: there is nothing to change."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """As `build_model`, without values: names and shapes only, on the device "meta", in a fraction of the time."""
+    with torch.device("meta"), _WithoutValues():
+        return build_model(name, num_classes, **options)
 
 
 def options_of(name: str) -> list[str]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates for one image of `size` (height, width), on the model's device; on "meta" it costs nothing."""
+    """Multiply-accumulates for one image of `size` (height, width); on the device "meta" counting costs nothing."""
     total = 0
 
     def count(module: nn.Module, args: Any, output: Tensor) -> None:
