@@ -29,8 +29,9 @@ TIMM_XCEPTION = {  # timm's names -> ours
     r"stem_(\d)\.conv": r"conv<\1+1>.0",
     r"stem_(\d)\.bn": r"conv<\1+1>.1",
     r"blocks_([0-2])\.": r"entry.\1.",
+    r"blocks_19\.": "exit.0.",
+    r"blocks_20\.": "exit.1.",
     r"blocks_(\d+)\.": r"middle.<\1-3>.",
-    r"middle\.(?:16|17)\.": lambda match: {"16": "exit.0.", "17": "exit.1."}[match[0][7:9]],
     r"shortcut\.conv": "shortcut.0",
     r"shortcut\.bn": "shortcut.1",
     r"stack\.(conv\d)\.": r"\1.",
@@ -43,7 +44,7 @@ TIMM_XCEPTION = {  # timm's names -> ours
 
 def ours_of_timm_xception(name: str) -> str:
     for pattern, replacement in TIMM_XCEPTION.items():
-        name = re.sub(pattern, replacement, name)  # type: ignore[arg-type]  # a text or a function
+        name = re.sub(pattern, replacement, name)
         name = re.sub(r"<(\d+)([+-]\d)>", lambda found: str(int(found[1]) + int(found[2])), name)
     return name
 

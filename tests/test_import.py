@@ -267,6 +267,13 @@ def test_a_label_map_of_ones_own_must_have_as_many_classes(mobile_bundle: Path, 
     assert not (tmp_path / "b.safetensors").exists()
 
 
+def test_values_that_are_no_numbers_are_refused_by_name(mobile: Arrays, tmp_path: Path) -> None:
+    weights = {**mobile, "logits/semantic/biases": np.full(21, np.nan, np.float32)}
+    write_tf_bundle(tmp_path / "ckpt", weights)
+    with pytest.raises(CheckpointError, match="logits/semantic/biases hold values that are no finite numbers"):
+        import_checkpoint(tmp_path / "ckpt", tmp_path / "a.safetensors")
+
+
 def test_label_maps_have_the_published_orders_and_colours() -> None:
     with np.load(FOLDER / "tf_ops.npz") as arrays:
         np.testing.assert_array_equal(VOC.palette[:21], arrays["colormap_pascal"][:21])

@@ -112,6 +112,12 @@ def import_checkpoint(
     imported = import_arrays(model, arrays, source=source, **(options or {}))
     label_map = _label_map(imported, labels)
     state: dict[str, Tensor] = imported.model.state_dict()
+    broken = [row.source for row in imported.rows if row.target and not state[row.target].isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path}: {', '.join(broken[:3])}{f' and {len(broken) - 3} more' if len(broken) > 3 else ''} hold values "
+            "that are no finite numbers: the training had failed. Take an earlier checkpoint."
+        )
     recipe = Recipe(
         name=f"{model}-imported",
         model=model,

@@ -6,7 +6,6 @@ Sources are a sample's place in the input: `i * in / out` ("legacy": no half-pix
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,10 +21,9 @@ def resize_legacy(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def _mix(x: Tensor, axis: int, length: int) -> Tensor:
     before = x.shape[axis]
-    if before == length:
+    if _same(before, length):
         return x
-    # float32 throughout, as the references compute it: the rounding decides where a source falls on a pixel.
-    source = torch.arange(length, device=x.device, dtype=torch.float32) * _float32(before / length)
+    source = torch.arange(length, device=x.device, dtype=torch.float32) * _ratio(before, length, x.device)
     low = source.floor()
     shape = [1, 1, 1, 1]
     shape[axis] = length
@@ -36,13 +34,25 @@ def _mix(x: Tensor, axis: int, length: int) -> Tensor:
     return first + (x.index_select(axis, high_index) - first) * fraction
 
 
+def _same(before: int, length: int) -> bool:
+    # Lengths that an export leaves open are no ints, and must not decide which operations there are.
+    return isinstance(before, int) and isinstance(length, int) and before == length
+
+
+def _ratio(numerator: int, denominator: int, device: torch.device) -> Tensor:
+    """As the references compute it, in float32: its rounding decides where a source falls on a pixel."""
+    parts = (torch.scalar_tensor(part, dtype=torch.float32, device=device) for part in (numerator, denominator))
+    return torch.div(*parts)
+
+
 def resize_legacy_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest, source = floor(i * in / out) in float32: `tf.image.resize_nearest_neighbor` of TensorFlow 1.
 
     Shape: (..., h, w) -> (..., *size), any type.
     """
     for axis, length in zip((-2, -1), size, strict=True):
-        x = _pick(x, axis, _legacy_places(x.shape[axis], length))
+        if not _same(x.shape[axis], length):
+            x = x.index_select(axis % x.ndim, _legacy_places(x, axis, length))
     return x
 
 
@@ -52,28 +62,20 @@ def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     Shape: (..., h, w) -> (..., *size), any type.
     """
     for axis, length in zip((-2, -1), size, strict=True):
-        x = _pick(x, axis, _aligned_places(x.shape[axis], length))
+        if not _same(x.shape[axis], length):
+            x = x.index_select(axis % x.ndim, _aligned_places(x, axis, length))
     return x
 
 
-def _pick(x: Tensor, axis: int, places: Tensor) -> Tensor:
-    if x.shape[axis] == len(places):
-        return x
-    return x.index_select(axis % x.ndim, places.to(x.device))
-
-
-def _legacy_places(before: int, length: int) -> Tensor:
-    source = torch.arange(length, dtype=torch.float32) * _float32(before / length)
+def _legacy_places(x: Tensor, axis: int, length: int) -> Tensor:
+    before = x.shape[axis]
+    source = torch.arange(length, dtype=torch.float32, device=x.device) * _ratio(before, length, x.device)
     return source.floor().long().clamp(max=before - 1)
 
 
-def _aligned_places(before: int, length: int) -> Tensor:
-    source = torch.arange(length, dtype=torch.float32) * _float32((before - 1) / max(length - 1, 1))
-    return (source + 0.5).floor().long()
-
-
-def _float32(value: float) -> float:
-    return float(np.float32(value))
+def _aligned_places(x: Tensor, axis: int, length: int) -> Tensor:
+    ratio = _ratio(x.shape[axis] - 1, max(length - 1, 1), x.device)
+    return (torch.arange(length, dtype=torch.float32, device=x.device) * ratio + 0.5).floor().long()
 
 
 def max_pool_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
@@ -81,7 +83,12 @@ def max_pool_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
 
     Shape: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
     """
-    pads = [max((-(-length // stride) - 1) * stride + kernel_size - length, 0) for length in x.shape[-2:]]
+    # Rounded up without negative numbers, which ONNX divides otherwise than Python.
+    cells = [(length + stride - 1) // stride for length in x.shape[-2:]]
+    pads = [
+        torch.sym_max((count - 1) * stride + kernel_size - length, 0)
+        for count, length in zip(cells, x.shape[-2:], strict=True)
+    ]
     top, left = pads[0] // 2, pads[1] // 2
     padded = F.pad(x, (left, pads[1] - left, top, pads[0] - top), value=float("-inf"))
     return F.max_pool2d(padded, kernel_size, stride)
