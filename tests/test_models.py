@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from veduta.models import MODELS, build_model, build_skeleton
+from veduta.models import MODELS, build_model, build_skeleton, checked_options
 from veduta.models.count import count_macs
 from veduta.models.layers import Backbone, Normalize
 from veduta.models.mobilenet_v2 import MobileNetV2
@@ -40,10 +40,22 @@ SIZES = {  # trainable values and state-dict entries of the published classifier
 }
 
 
+OPTIONS = {  # what the builders need besides the number of classes
+    "deeplabv3plus_timm": {"backbone": "resnet18"},
+    "refinenet_timm": {"backbone": "resnet18"},
+    "blitznet300_timm": {"backbone": "resnet18"},
+}
+
+
 @functools.cache
 def on_meta(name: str, num_classes: int, **options: object) -> nn.Module:
     """The model without values: shapes and counts cost nothing, however large it is."""
-    return build_skeleton(name, num_classes, **options).eval()
+    if name in OPTIONS:
+        try:
+            import timm  # noqa: F401
+        except (ImportError, RuntimeError) as error:
+            pytest.skip(f"timm, the optional extra, cannot be imported: {error}")
+    return build_skeleton(name, num_classes, **{**OPTIONS.get(name, {}), **options}).eval()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -229,8 +241,23 @@ def test_an_unknown_model_lists_the_nearest() -> None:
 
 def test_an_unknown_option_lists_those_of_the_model() -> None:
     with pytest.raises(
-        ValueError, match=r"no option 'outputstride'.*output_stride, aux, pool_window; nearest: output_stride"
+        ValueError, match=r"no option 'outputstride'.*output_stride, aux, pool_window\. Did you mean output_stride"
     ):
         build_model("deeplabv3_resnest50", 5, outputstride=8)
     with pytest.raises(ValueError, match=r"no option 'output_stride'\. It has none"):
         build_model("resnet50", 5, output_stride=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deeplabv3_resnest50", {"aux": "maybe"}, "option 'aux': .* got 'maybe'"),
+        ("refinenet_resnet50", {"dropout": "abc"}, "option 'dropout': .* got 'abc'"),
+        ("refinenet_resnet50", {"output_resize": "cubic"}, "'half_pixel' or 'legacy', got 'cubic'"),
+        ("deeplabv3plus_tiny", {"output_stride": 8.5}, "option 'output_stride': .* got 8.5"),
+        ("deeplabv3plus_tiny", {"num_classes": 0}, "option 'num_classes': .* greater than or equal to 1, got 0"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked_options(name, options)

@@ -39,7 +39,7 @@ def run(model: nn.Module, path: Path, example: tuple[Tensor, ...], *others: tupl
     session = onnxruntime.InferenceSession(path)
     for inputs in (example, *others):
         (found,) = session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)})
-        np.testing.assert_array_equal(found, model(*inputs).numpy())
+        np.testing.assert_allclose(found, model(*inputs).numpy(), rtol=1e-5, atol=1e-6)
 
 
 def drawn(height: int, width: int) -> Tensor:

@@ -132,7 +132,7 @@ def test_a_rate_multiplied_by_0_leaves_its_parameters_as_they_were(tmp_path: Pat
     recipe = small_recipe(write_folder(tmp_path / "data"), steps=2)
     recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, ema_decay=0.0))
     start = run(recipe, tmp_path / "start")
-    optim = dataclasses.replace(recipe.optim, lr_multipliers={"backbone.": 0, "head.": 2})
+    optim = dataclasses.replace(recipe.optim, lr_multipliers={"backbone": 0, "head": 2})
     train(dataclasses.replace(recipe, optim=optim), tmp_path / "run", ProgressLine(), init=tmp_path / "start")
     after, _ = load_model(tmp_path / "run" / "checkpoints" / "last.safetensors")
     kept = {name for name in start if name.endswith((".weight", ".bias")) and torch.equal(start[name], after[name])}
@@ -141,8 +141,8 @@ def test_a_rate_multiplied_by_0_leaves_its_parameters_as_they_were(tmp_path: Pat
 
 def test_a_multiplier_that_meets_no_parameter_stops_the_run_before_its_first_step(tmp_path: Path) -> None:
     recipe = small_recipe(write_folder(tmp_path / "data"))
-    optim = dataclasses.replace(recipe.optim, lr_multipliers={"bakbone.": 0.1})
-    with pytest.raises(ValueError, match=r"optim\.lr_multipliers: no parameter's name starts with 'bakbone\.'"):
+    optim = dataclasses.replace(recipe.optim, lr_multipliers={"bakbone": 0.1})
+    with pytest.raises(ValueError, match=r"optim\.lr_multipliers: no parameter is 'bakbone' or in it"):
         train(dataclasses.replace(recipe, optim=optim), tmp_path / "run", ProgressLine())
     assert not (tmp_path / "run").exists()
 

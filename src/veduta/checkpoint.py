@@ -23,7 +23,7 @@ METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo
 class Origin:
     """Where imported weights come from. sha256: of the checkpoint's files, one after the other."""
 
-    source: str  # whose names its tensors had: a key of legacy's IMPORTS
+    source: str  # whose names its tensors had: a key of legacy's IMPORTS, or several where their names are the same
     format: str
     files: tuple[str, ...]
     sha256: str
@@ -34,7 +34,7 @@ class Origin:
 class ModelInfo:
     """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined.
 
-    origin: of an imported file; its recipe never ran, but says which network it is and how to go on with it.
+    origin: of an imported file; its recipe never ran, and says no more than which network it is.
     """
 
     recipe: Recipe

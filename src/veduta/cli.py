@@ -137,7 +137,8 @@ def predict(
         from veduta.engine.progress import ProgressLine
 
         failed = run(Predictor(open_model(model, device=device)), found, out, ProgressLine())
-        print(f"{len(found) - len(failed)} of {len(found)} images in {out}: masks/, overlays/, predictions.json")
+        written = ", ".join(sorted(f"{path.name}/" if path.is_dir() else path.name for path in out.iterdir()))
+        print(f"{len(found) - len(failed)} of {len(found)} images in {out}: {written}")
         if failed:
             listed = "\n  ".join(why for _, why in failed[:5])
             _stop(f"{len(failed)} of {len(found)} images could not be read:\n  {listed}", FAILED)
@@ -170,6 +171,8 @@ def import_(
 
         if json is not None:
             check_new_file(json)
+            if json.absolute() == out.absolute():
+                raise ValueError(f"--json {json}: the same file as --out. Choose another.")
         if weights not in (None, "raw", "ema"):
             raise ValueError(f"--weights {weights}: choose ema or raw.")
         report = import_checkpoint(

@@ -88,8 +88,9 @@ class Optim:
     # (DeepLab). names: with neither "bn" nor "bias" (authors' ResNeSt; they miss the BatchNorm of stem and shortcuts,
     # whose weights so decay). all: MindSpore's RefineNet, PyTorch-Encoding's DeepLabV3
     weight_decay_on: Literal["all", "names", "full-kernels", "kernels"] = "kernels"
-    # Start of a parameter's name -> factor of its rate; where several fit, their product; 0 freezes. PyTorch-Encoding:
-    # heads x10, DeepLab: the classifier's bias x2, RefineNet: backbone x0.1, in MindSpore eight convolutions x0
+    # Name of a part of the model, or of a parameter -> factor of its rate; where several fit, their product; 0 freezes.
+    # PyTorch-Encoding: heads x10; DeepLab: the classifier's bias x2; RefineNet: backbone x0.1, in MindSpore eight
+    # convolutions x0
     lr_multipliers: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1

@@ -15,12 +15,12 @@ def build_optimizer(model: nn.Module, optim: Optim, *, fused: bool) -> torch.opt
     """One group for each pair of rate multiplier and weight decay; a rate multiplied by 0 freezes the parameter.
 
     Every group carries its `lr_multiplier`; whoever sets the rate of a step multiplies by it. Raises ValueError where
-    an entry of `optim.lr_multipliers` is the start of no parameter's name.
+    an entry of `optim.lr_multipliers` names no parameter and no part of the model.
     """
     _check_multipliers(model, optim)
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        multiplier = math.prod(factor for start, factor in optim.lr_multipliers.items() if name.startswith(start))
+        multiplier = math.prod(factor for part, factor in optim.lr_multipliers.items() if _is_in(name, part))
         if multiplier == 0:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
@@ -54,13 +54,17 @@ def _decays(name: str, parameter: nn.Parameter, optim: Optim) -> bool:
 
 def _check_multipliers(model: nn.Module, optim: Optim) -> None:
     names = [name for name, _ in model.named_parameters()]
-    for start in optim.lr_multipliers:
-        if not any(name.startswith(start) for name in names):
+    for part in optim.lr_multipliers:
+        if not any(_is_in(name, part) for name in names):
             parts = dict.fromkeys(name.split(".")[0] for name in names)
             raise ValueError(
-                f"optim.lr_multipliers: no parameter's name starts with '{start}'. The model's names start with "
+                f"optim.lr_multipliers: no parameter is '{part}' or in it. The model's names start with "
                 f"{', '.join(parts)}; the last one is {names[-1]}."
             )
+
+
+def _is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
 
 
 class TensorFlowAdam(torch.optim.Optimizer):

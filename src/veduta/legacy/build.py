@@ -13,10 +13,11 @@ from veduta.config import nearest
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row, convert, explain
 from veduta.legacy.sources import IMPORTS, Family, importable_from
-from veduta.models import MODELS, build_model, build_skeleton, options_of
+from veduta.models import build_model, build_skeleton, checked_options
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only PyTorch counts, and nothing that we use depends on it
 MOST_NAMED = 8  # in one error
+LEAST_RIGHT = 10  # a network is recognised where one in so many of its tensors is there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +35,15 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How well arrays fit one candidate. wrong: names on either side that find no partner of their shape."""
+    """How well arrays fit one candidate: names that find a partner of their shape, and names on either side without."""
 
     source: str
     family: Family
     name: str
     options: dict[str, Any]
     num_classes: int
+    right: int
     wrong: int
-    explained: int
 
 
 def from_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **model_args: Any) -> nn.Module:
@@ -58,13 +59,12 @@ def from_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **model
 def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **model_args: Any) -> Imported:
     """As `from_arrays`, with the table."""
     if source not in IMPORTS:
-        raise ValueError(f"no source {source!r}.{nearest(source, IMPORTS)}")
-    if model not in MODELS:
-        raise ValueError(f"there is no model {model!r}.{nearest(model, MODELS)}")
+        raise ValueError(f"There is no source {source!r}.{nearest(source, IMPORTS)}")
+    model_args = checked_options(model, model_args)
     sources = importable_from(model)
     if source not in sources:
         raise ValueError(
-            f"source {source!r} never published model {model!r}. "
+            f"Source {source!r} never published model {model!r}. "
             + (f"These did: {', '.join(sources)}." if sources else "No source did: it is ours.")
         )
     fit = best_fit(arrays, sources=[source], model=model, options=model_args)
@@ -75,8 +75,8 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
             f"{_some(unexplained)} belong to no part of {model} as '{source}' names them.{_looks_like(arrays, fit)}"
         )
     values = convert(arrays, targets)
-    network = build_model(model, fit.num_classes, **fit.options)
-    expected = network.state_dict()
+    # Everything is checked against a network without values: a damaged head may claim any number of classes.
+    expected = build_skeleton(model, fit.num_classes, **fit.options).state_dict()
     state, added = _complete(values, expected, fit.family.zeros)
     missing = sorted(set(expected) - set(state))
     if missing:
@@ -86,8 +86,9 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
     foreign = sorted(name for target in set(state) - set(expected) for name, _ in targets[target])
     if foreign:
         raise CheckpointError(f"{_some(foreign)} have no place in {model}.{_looks_like(arrays, fit)}")
+    names = {target: " + ".join(name for name, _ in sources) for target, sources in targets.items()}
     other_shapes = [
-        f"{' + '.join(name for name, _ in targets[target])}: {list(state[target].shape)}, expected {list(value.shape)}"
+        f"{names[target]}: {list(state[target].shape)}, expected {list(value.shape)}"
         for target, value in expected.items()
         if state[target].shape != value.shape
     ]
@@ -96,6 +97,15 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
             f"shapes (in PyTorch's order) do not fit {model} with {fit.num_classes} classes: "
             f"{_some(other_shapes)}.{_looks_like(arrays, fit)}"
         )
+    weights = [name for name in targets if not name.endswith(COUNTERS)]
+    if kinds := [f"{names[name]}: {state[name].dtype}" for name in weights if not state[name].is_floating_point()]:
+        raise CheckpointError(f"weights must be floating-point numbers, found {_some(kinds)}. Quantised weights?")
+    if broken := [names[name] for name in weights if not state[name].isfinite().all()]:
+        raise CheckpointError(
+            f"{_some(broken)} hold values that are no finite numbers: the training had failed. "
+            "Take an earlier checkpoint."
+        )
+    network = build_model(model, fit.num_classes, **fit.options)
     network.load_state_dict(state)
     return Imported(
         model=network.eval(),
@@ -118,9 +128,9 @@ def _complete(
         if name in state:
             continue
         if name.endswith(COUNTERS):
-            state[name] = torch.zeros_like(value)
+            state[name] = torch.zeros(value.shape, dtype=value.dtype)
         elif zeros is not None and re.fullmatch(zeros, name):
-            state[name] = torch.zeros_like(value)
+            state[name] = torch.zeros(value.shape, dtype=value.dtype)
             rows.append(Row(source="", target=name, what="zeros: the source has no such tensor"))
     return state, rows
 
@@ -143,7 +153,7 @@ def best_fit(
             f"no network that Veduta imports has tensors such as {_some(sorted(arrays))}. "
             f"Known sources: {', '.join(sources)}."
         )
-    return min(fits, key=lambda fit: (fit.wrong, -fit.explained))
+    return min(fits, key=lambda fit: (fit.wrong, -fit.right))
 
 
 def _fits(
@@ -163,23 +173,21 @@ def _fits(
             for name, variant in family.candidates:
                 if model not in (None, name) or any(options.get(key, value) != value for key, value in variant.items()):
                     continue
-                if model is None and not options.keys() <= {"num_classes", *options_of(name)}:
-                    continue
                 chosen = {**family.options, **variant, **options}
-                num_classes = chosen.pop("num_classes", None) or (shapes.get(family.head) or (1,))[0]
+                num_classes = chosen.pop("num_classes", None) or max(1, (shapes.get(family.head) or (1,))[0])
                 expected = build_skeleton(name, num_classes, **chosen).state_dict()
                 needed = {k: v.shape for k, v in expected.items() if not _optional(k, family.zeros)}
-                wrong = len(arrays) - len(rows)
-                wrong += sum(shapes.get(k) != shape for k, shape in needed.items())
-                wrong += sum(k not in expected for k in shapes)
+                right = sum(shapes.get(k) == shape for k, shape in needed.items())
+                if model is None and LEAST_RIGHT * right < len(needed):
+                    continue
                 yield Fit(
                     source=source,
                     family=family,
                     name=name,
                     options=chosen,
                     num_classes=num_classes,
-                    wrong=wrong,
-                    explained=len(targets),
+                    right=right,
+                    wrong=len(arrays) - len(rows) + len(needed) - right + sum(k not in expected for k in shapes),
                 )
 
 

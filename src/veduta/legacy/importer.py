@@ -18,7 +18,8 @@ from veduta.legacy.build import Imported, best_fit, import_arrays
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row
 from veduta.legacy.read import Format, checkpoint_files, read_contents, recognise
-from veduta.legacy.sources import importable_from
+from veduta.legacy.sources import alike, importable_from
+from veduta.models import checked_options
 
 Weights = Literal["raw", "ema"]
 
@@ -36,7 +37,7 @@ PIECE = 2**22  # bytes hashed at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `veduta import` did. rows: one per tensor, in the order of the source. step: of the source, 0 if unknown."""
+    """What `veduta import` did. rows: one per tensor, in the order of the source."""
 
     info: ModelInfo
     rows: list[Row]
@@ -96,28 +97,27 @@ def import_checkpoint(
     check_new_file(out)
     if out.exists():
         raise FileExistsError(f"--out {out} exists; nothing is overwritten. Choose another, or move this one away.")
+    if model is not None:
+        checked_options(model, options or {})
     found = recognise(path)
+    sources = SOURCES[found.format]
+    if model is not None and not set(sources) & set(importable_from(model)):
+        known = ", ".join(importable_from(model)) or "no source: it is ours"
+        raise CheckpointError(f"{path} is a {found.format}, as {', '.join(sources)} write; {model} comes from {known}.")
     files = checkpoint_files(path)
     size = sum(file.stat().st_size for file in files)
     say(f"reading {found.path}: {found.format}, {size / 1e6:,.1f} MB")
     contents = read_contents(path)
     arrays, averaged = choose(contents.arrays, weights)
-    sources = SOURCES[found.format]
     if model is None:
-        fit = best_fit(arrays, sources=sources, options=options)
+        fit = best_fit(arrays, sources=sources)
         model, source = fit.name, fit.source
     else:
-        source = next((s for s in sources if s in importable_from(model)), sources[0])
+        source = next(s for s in sources if s in importable_from(model))
     say(f"building {model} from '{source}'")
     imported = import_arrays(model, arrays, source=source, **(options or {}))
     label_map = _label_map(imported, labels)
     state: dict[str, Tensor] = imported.model.state_dict()
-    broken = [row.source for row in imported.rows if row.target and not state[row.target].isfinite().all()]
-    if broken:
-        raise CheckpointError(
-            f"{path}: {', '.join(broken[:3])}{f' and {len(broken) - 3} more' if len(broken) > 3 else ''} hold values "
-            "that are no finite numbers: the training had failed. Take an earlier checkpoint."
-        )
     recipe = Recipe(
         name=f"{model}-imported",
         model=model,
@@ -128,7 +128,7 @@ def import_checkpoint(
         steps=1,
     )
     origin = Origin(
-        source=source,
+        source=" or ".join(alike(model, source)),
         format=str(found.format),
         files=tuple(file.name for file in files),
         sha256=_hash_files(files),
@@ -187,8 +187,8 @@ def _preprocessing(imported: Imported) -> str:
 
 
 def _step(arrays: Mapping[str, Array]) -> int:
-    step = arrays.get("global_step")
-    return int(step) if step is not None and step.size == 1 and int(step) >= 0 else 0
+    step = arrays.get("global_step")  # of shape [] or [1]
+    return max(0, int(step.item())) if step is not None and step.size == 1 and step.dtype.kind in "iu" else 0
 
 
 def _hash_files(files: Iterable[Path]) -> str:

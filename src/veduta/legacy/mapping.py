@@ -147,4 +147,4 @@ def _fill(template: str, match: re.Match[str]) -> str:
 
 def _by_number(name: str) -> list[tuple[int, str]]:
     """Sorts unit_2 before unit_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name)]

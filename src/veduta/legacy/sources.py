@@ -96,10 +96,10 @@ IMPORTS: dict[str, Sequence[Family]] = {
             head="head.3.weight",
         )
     ],
-    # huggingface/pytorch-image-models
+    # huggingface/pytorch-image-models, where the names end in d and e; the same names and values as the authors'
     "timm": [
         Family(
-            candidates=_plain(*RESNESTS),
+            candidates=_plain(*RESNESTS[:6], "resnest50_fast_4s2x40d", "resnest50_fast_1s4x24d"),
             rules=(*_PYTORCH_STATE, *names_resnest.PYTORCH),
             task="classify",
             head="fc.weight",
@@ -184,3 +184,9 @@ def importable_from(model: str) -> list[str]:
         for source, families in IMPORTS.items()
         if any(model == name for family in families for name, _ in family.candidates)
     ]
+
+
+def alike(model: str, source: str) -> list[str]:
+    """The sources whose checkpoints of `model` cannot be told from those of `source`."""
+    rules = {s: [f.rules for f in families if model in dict(f.candidates)] for s, families in IMPORTS.items()}
+    return [s for s in IMPORTS if rules[s] == rules[source]]

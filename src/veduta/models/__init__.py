@@ -1,14 +1,15 @@
 """The models by name. A new model is one file and one line here; the contract tests pick it up."""
 
 import inspect
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from veduta.config import nearest
 from veduta.models import blitznet, deeplab, mobilenet_v2, refinenet, resnest, resnet
 
 # Each builder takes num_classes, then its options as keywords.
@@ -46,29 +47,55 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus_resnest50": deeplab.deeplabv3plus_resnest50,
     "deeplabv3plus_resnest101": deeplab.deeplabv3plus_resnest101,
     "deeplabv3plus_mobilenet_v2": deeplab.deeplabv3plus_mobilenet_v2,
+    "deeplabv3plus_timm": deeplab.deeplabv3plus_timm,
     "deeplabv3plus_small": deeplab.deeplabv3plus_small,
     "deeplabv3plus_tiny": deeplab.deeplabv3plus_tiny,
     "refinenet_resnet50": refinenet.refinenet_resnet50,
     "refinenet_resnet101": refinenet.refinenet_resnet101,
     "refinenet_resnet152": refinenet.refinenet_resnet152,
+    "refinenet_timm": refinenet.refinenet_timm,
     "refinenet_tiny": refinenet.refinenet_tiny,
     # images -> class_logits, box_deltas, priors, mask_logits
     "blitznet300": blitznet.blitznet300,
     "blitznet512": blitznet.blitznet512,
+    "blitznet300_timm": blitznet.blitznet300_timm,
     "blitznet_tiny": blitznet.blitznet_tiny,
 }
 
 
 def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """A fresh model of MODELS, e.g. `build_model("deeplabv3plus_resnet50", 21, output_stride=8)`."""
+    """A fresh model of MODELS, e.g. `build_model("deeplabv3plus_resnet50", 21, output_stride=8)`.
+
+    Raises ValueError for an unknown model, and for options that it does not have, lacks, or that are of another type.
+    """
+    checked = checked_options(name, {"num_classes": num_classes, **options})
+    return MODELS[name](**checked)
+
+
+def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, if `build_model` takes them; num_classes may be among them. Raises ValueError as it does."""
     if name not in MODELS:
-        raise ValueError(f"There is no model {name!r}. Nearest: {_nearest(name, MODELS)}.")
-    known = options_of(name)
-    for option in options:
-        if option not in known:
-            hint = f"Its options: {', '.join(known)}; nearest: {_nearest(option, known)}." if known else "It has none."
+        raise ValueError(f"There is no model {name!r}.{nearest(name, MODELS)}")
+    parameters = inspect.signature(MODELS[name]).parameters
+    known = [option for option in parameters if option != "num_classes"]
+    checked = {}
+    for option, value in options.items():
+        if option == "num_classes":
+            kind: Any = Annotated[int, Field(ge=1)]
+        elif option in known:
+            kind = parameters[option].annotation
+        else:
+            hint = f"Its options: {', '.join(known)}.{nearest(option, known)}" if known else "It has none."
             raise ValueError(f"Model {name!r} has no option {option!r}. {hint}")
-    return MODELS[name](num_classes, **options)
+        try:
+            checked[option] = TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"Model {name!r}, option {option!r}: {first['msg']}, got {value!r}.") from error
+    for option in known:
+        if parameters[option].default is inspect.Parameter.empty and option not in options:
+            raise ValueError(f"Model {name!r} needs the option {option!r}: name it in the recipe's model_options.")
+    return checked
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -85,12 +112,3 @@ def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
     """As `build_model`, without values: names and shapes only, on the device "meta", in a fraction of the time."""
     with torch.device("meta"), _WithoutValues():
         return build_model(name, num_classes, **options)
-
-
-def options_of(name: str) -> list[str]:
-    """The keywords that `build_model` takes for a model."""
-    return [option for option in inspect.signature(MODELS[name]).parameters if option != "num_classes"]
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    return ", ".join(get_close_matches(word, known, n=3, cutoff=0.0))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from veduta.models.layers import Backbone, Normalize, Stage, conv_bn_relu
 from veduta.models.resnet import BasicBlock, Bottleneck, ResNet
+from veduta.models.timm_backbone import TimmBackbone
 from veduta.ops.priors import PRIORS_PER_CELL, SCALES, level_sizes, prior_boxes
 from veduta.ops.resize import resize_legacy, resize_legacy_nearest
 
@@ -49,8 +50,9 @@ class BlitzNet(nn.Module):
     "mask_logits" (N, num_classes, H, W), in training on the finest grid, where masks are brought to it.
 
     Images are stretched to a square of `image_size`. scales: of the priors, one more than there are levels; the finest
-    level is at stride 4, or 8 without `stride4`. shared_head: one detection head for all levels. The pyramid has
-    `up_channels`, of which `mask_channels` per level are seen by the mask.
+    level is at stride 4, or 8 without `stride4`. sizes: cells along a side, per level, where the backbone does not
+    round up. shared_head: one detection head for all levels. The pyramid has `up_channels`, of which `mask_channels`
+    per level are seen by the mask.
     """
 
     priors: Tensor
@@ -64,6 +66,7 @@ class BlitzNet(nn.Module):
         scales: Sequence[float],
         stride4: bool,
         shared_head: bool,
+        sizes: Sequence[int] | None = None,
         up_channels: int = 512,
         mask_channels: int = 64,
     ) -> None:
@@ -71,7 +74,8 @@ class BlitzNet(nn.Module):
         self.image_size = image_size
         first, num_levels = (1 if stride4 else 2), len(scales) - 1
         last = first + num_levels - 1  # the coarsest block of the backbone and the extra ones
-        sizes = level_sizes(image_size, 4 if stride4 else 8, num_levels)
+        if sizes is None:
+            sizes = level_sizes(image_size, 4 if stride4 else 8, num_levels)
         self.register_buffer("priors", prior_boxes(sizes, scales), persistent=False)
 
         self.normalize = Normalize(backbone.mean, backbone.std)
@@ -126,7 +130,7 @@ class BlitzNet(nn.Module):
         """(N, P, k) in the order of the priors."""
         names = ["shared"] * len(levels) if "shared" in heads else self.levels
         maps = [heads[name](level) for name, level in zip(names, levels, strict=True)]
-        rows = [x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1] // PRIORS_PER_CELL) for x in maps]
+        rows = [x.permute(0, 2, 3, 1).unflatten(3, (PRIORS_PER_CELL, -1)).flatten(1, 3) for x in maps]
         return torch.cat(rows, dim=1)
 
     def _init(self) -> None:
@@ -177,8 +181,23 @@ def blitznet512(num_classes: int, *, stride4: bool = False, shared_head: bool = 
     return _published(num_classes, 512, stride4=stride4, shared_head=shared_head)
 
 
+def blitznet300_timm(num_classes: int, *, backbone: str, stride4: bool = True, shared_head: bool = False) -> BlitzNet:
+    """`backbone` is timm's name. Many of timm's round the sides of their maps down: the priors follow."""
+    features = TimmBackbone(backbone)
+    sizes = features.map_sizes(300)
+    return BlitzNet(
+        features,
+        num_classes,
+        image_size=300,
+        scales=SCALES[300, 4 if stride4 else 8],
+        stride4=stride4,
+        shared_head=shared_head,
+        sizes=[*sizes[0 if stride4 else 1 :], *level_sizes(sizes[-1], 2, 3)],
+    )
+
+
 def blitznet_tiny(num_classes: int) -> BlitzNet:
-    """Below 0.6 M parameters: for tests and demonstrations, where a wrong result has to show within seconds."""
+    """For tests and demonstrations, where a wrong result has to show within seconds."""
     return BlitzNet(
         ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 48, 64)),
         num_classes,

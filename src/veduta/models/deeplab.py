@@ -17,6 +17,7 @@ from veduta.models.mobilenet_v2 import MobileNetV2
 from veduta.models.resnest import resnest50, resnest101, resnest200, resnest269
 from veduta.models.resnet import BasicBlock, ResNet, resnet50
 from veduta.models.separable_resnet import SeparableResNet
+from veduta.models.timm_backbone import TimmBackbone
 from veduta.models.xception import Xception, xception41, xception65, xception71
 
 
@@ -250,8 +251,14 @@ def deeplabv3plus_mobilenet_v2(num_classes: int, *, output_stride: int = 16) -> 
     return DeepLabV3Plus(MobileNetV2(output_stride=output_stride), num_classes, rates=atrous_rates(output_stride))
 
 
+def deeplabv3plus_timm(num_classes: int, *, backbone: str, output_stride: int = 16) -> DeepLabV3Plus:
+    """`backbone` is timm's name; where timm cannot dilate it, as with Swin, `output_stride` has to be 32."""
+    features = TimmBackbone(backbone, output_stride=output_stride)
+    return DeepLabV3Plus(features, num_classes, rates=atrous_rates(output_stride))
+
+
 def deeplabv3plus_small(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    """0.9 M parameters: trains from scratch on a few CPU cores."""
+    """Trains from scratch on a few CPU cores."""
     return DeepLabV3Plus(
         SeparableResNet(widths=(32, 96, 192, 192), depths=(1, 3, 3, 3), output_stride=output_stride),
         num_classes,
@@ -265,7 +272,7 @@ def deeplabv3plus_small(num_classes: int, *, output_stride: int = 16) -> DeepLab
 
 
 def deeplabv3plus_tiny(num_classes: int, *, output_stride: int = 16) -> DeepLabV3Plus:
-    """Below 0.3 M parameters: for tests and demonstrations, where a wrong result has to show within seconds."""
+    """For tests and demonstrations, where a wrong result has to show within seconds."""
     backbone = ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 48, 64), output_stride=output_stride)
     return DeepLabV3Plus(
         backbone,

@@ -1,7 +1,7 @@
 """What is known of every model without building it: its size, and the score that its publishers report.
 
 Multiply-accumulates are those of convolutions and linear layers (models/count.py) for one square image of `size`.
-Scores are theirs, not ours: percent, as published, single scale without mirror image where nothing else is said.
+Scores are theirs, not ours: in percent, with the protocol where it is not one scale without mirror image.
 """
 
 from typing import NamedTuple
@@ -44,10 +44,17 @@ PUBLISHED = {
     "resnest50_fast_4s2x40d": Published(1000, 224, 30_417_592, 4.3691, "81.14 top-1", RESNEST),
     "resnest50_fast_1s4x24d": Published(1000, 224, 25_677_000, 4.3998, "80.99 top-1", RESNEST),
     "mobilenet_v2": Published(1000, 224, 3_504_872, 0.3008, "71.88 top-1", TORCHVISION),
-    "deeplabv3_resnest50": Published(19, 768, 43_929_254, 396.7322, "79.87 mIoU, Cityscapes val", "arXiv 2004.08955"),
+    "deeplabv3_resnest50": Published(
+        19,
+        768,
+        43_929_254,
+        396.7322,
+        "79.87 mIoU, Cityscapes val, 7 scales + mirror",
+        "paper, as quoted by the Ascend port",
+    ),
     "deeplabv3_resnest101": Published(19, 768, 64_721_030, 584.3970),
     "deeplabv3_resnest200": Published(
-        19, 768, 86_647_558, 769.2166, "82.7 mIoU, Cityscapes val, with Mapillary", RESNEST
+        19, 768, 86_647_558, 769.2166, "82.7 mIoU, Cityscapes val, with Mapillary, 7 scales + mirror", RESNEST
     ),
     "deeplabv3_resnest269": Published(19, 768, 127_375_494, 1113.1863),
     "deeplabv3_mobilenet_v2": Published(21, 513, 2_113_557, 2.7407, "75.32 mIoU, VOC val", DEEPLAB),
@@ -64,9 +71,13 @@ PUBLISHED = {
     "deeplabv3plus_tiny": Published(21, 256, 214_981, 0.2128),
     "refinenet_resnet50": Published(21, 512, 99_060_309, 243.5045),
     "refinenet_resnet101": Published(21, 512, 118_052_437, 262.8990, "80.5 mIoU, VOC val", DRSLEEP),
-    "refinenet_resnet152": Published(21, 512, 133_696_085, 282.2934, "83.4 mIoU, VOC test", "arXiv 1611.06612"),
+    "refinenet_resnet152": Published(
+        21, 512, 133_696_085, 282.2934, "83.4 mIoU, VOC test, with COCO, multi-scale + CRF", "arXiv 1611.06612"
+    ),
     "refinenet_tiny": Published(21, 256, 339_253, 0.2980),
-    "blitznet300": Published(21, 300, 59_379_951, 15.9810, "80.0 mAP and 72.8 mIoU, VOC 2012", "arXiv 1708.02813"),
+    "blitznet300": Published(
+        21, 300, 59_379_951, 15.9810, "80.0 mAP and 72.8 mIoU, VOC 2012 val", "paper, as quoted by the Ascend port"
+    ),
     "blitznet512": Published(21, 512, 68_534_511, 27.2208),
     "blitznet_tiny": Published(21, 128, 262_651, 0.1623),
 }

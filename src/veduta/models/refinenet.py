@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from veduta.models.layers import Backbone, Normalize
 from veduta.models.resnet import BasicBlock, Bottleneck, ResNet
+from veduta.models.timm_backbone import TimmBackbone
 from veduta.ops.resize import resize_legacy
 
 OutputResize = Literal["half_pixel", "legacy"]
@@ -155,7 +156,12 @@ refinenet_resnet101 = partial(_refinenet, (3, 4, 23, 3))
 refinenet_resnet152 = partial(_refinenet, (3, 8, 36, 3))
 
 
+def refinenet_timm(num_classes: int, *, backbone: str, dropout: float = 0.5) -> RefineNet:
+    """`backbone` is timm's name."""
+    return RefineNet(TimmBackbone(backbone), num_classes, dropout=dropout)
+
+
 def refinenet_tiny(num_classes: int) -> RefineNet:
-    """Below 0.5 M parameters: for tests and demonstrations."""
+    """For tests and demonstrations."""
     backbone = ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 24, 32, 48))
     return RefineNet(backbone, num_classes, channels=16)

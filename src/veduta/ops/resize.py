@@ -16,33 +16,14 @@ def resize_legacy(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Shape: (N, C, h, w) -> (N, C, *size), floating point.
     """
-    return _mix(_mix(x, 2, size[0]), 3, size[1])
-
-
-def _mix(x: Tensor, axis: int, length: int) -> Tensor:
-    before = x.shape[axis]
-    if _same(before, length):
+    height, width = size
+    if _same(x.shape[-2], height) and _same(x.shape[-1], width):
         return x
-    source = torch.arange(length, device=x.device, dtype=torch.float32) * _ratio(before, length, x.device)
-    low = source.floor()
-    shape = [1, 1, 1, 1]
-    shape[axis] = length
-    fraction = (source - low).to(x.dtype).view(shape)
-    low_index = low.long().clamp(max=before - 1)
-    high_index = (low_index + 1).clamp(max=before - 1)
-    first = x.index_select(axis, low_index)
-    return first + (x.index_select(axis, high_index) - first) * fraction
-
-
-def _same(before: int, length: int) -> bool:
-    # Lengths that an export leaves open are no ints, and must not decide which operations there are.
-    return isinstance(before, int) and isinstance(length, int) and before == length
-
-
-def _ratio(numerator: int, denominator: int, device: torch.device) -> Tensor:
-    """As the references compute it, in float32: its rounding decides where a source falls on a pixel."""
-    parts = (torch.scalar_tensor(part, dtype=torch.float32, device=device) for part in (numerator, denominator))
-    return torch.div(*parts)
+    # One more row and column before and after make this the aligned grid, i * ((in + 1) - 1) / ((out + 1) - 1), for
+    # which torch and every other runtime have a fast kernel.
+    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
+    resized = F.interpolate(padded, size=(height + 1, width + 1), mode="bilinear", align_corners=True)
+    return resized[..., :height, :width]
 
 
 def resize_legacy_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -65,6 +46,17 @@ def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
         if not _same(x.shape[axis], length):
             x = x.index_select(axis % x.ndim, _aligned_places(x, axis, length))
     return x
+
+
+def _same(before: int, length: int) -> bool:
+    # Lengths that an export leaves open are no ints, and must not decide which operations there are.
+    return isinstance(before, int) and isinstance(length, int) and before == length
+
+
+def _ratio(numerator: int, denominator: int, device: torch.device) -> Tensor:
+    """As the references compute it, in float32: its rounding decides where a source falls on a pixel."""
+    parts = (torch.scalar_tensor(part, dtype=torch.float32, device=device) for part in (numerator, denominator))
+    return torch.div(*parts)
 
 
 def _legacy_places(x: Tensor, axis: int, length: int) -> Tensor:

@@ -35,13 +35,14 @@ class Classify:
         return {"class": loss}
 
     def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
-        """Soft-max over the classes."""
+        """One per image: the soft-max over the classes, (num_classes,) float32."""
         scores = outputs["class_logits"].float().softmax(dim=1).cpu().numpy()
         return [Prediction(class_scores=row) for row in scores]
 
     def average_mirrored(self, outputs: dict[str, Tensor], mirrored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of the images and of their mirror images -> outputs for `predict`: soft-max, then the mean."""
-        probabilities = outputs["class_logits"].softmax(dim=1) + mirrored["class_logits"].softmax(dim=1)
+        one, other = (logits["class_logits"].float() for logits in (outputs, mirrored))
+        probabilities = one.softmax(dim=1) + other.softmax(dim=1)
         return {"class_logits": (probabilities / 2).log()}
 
 

@@ -48,7 +48,9 @@ class Segment:
 
     def average_mirrored(self, outputs: dict[str, Tensor], mirrored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of the images and of their mirror images -> outputs for `predict`: soft-max, then the mean."""
-        probabilities = outputs["mask_logits"].softmax(dim=1) + mirrored["mask_logits"].flip(-1).softmax(dim=1)
+        # In float32: bfloat16 has so few digits that two classes often end equal.
+        one, other = outputs["mask_logits"].float(), mirrored["mask_logits"].float()
+        probabilities = one.softmax(dim=1) + other.flip(-1).softmax(dim=1)
         return {"mask_logits": (probabilities / 2).log()}
 
     def metric(self) -> ConfusionMatrix:
