@@ -171,11 +171,17 @@ def write_tf_bundle(
     prefix.with_name(f"{prefix.name}.index").write_bytes(write_table(entries, block_bytes=block_bytes))
 
 
-def node(name: str, op: str, *, tensor: bytes = b"") -> bytes:
+def node(name: str, op: str, *, inputs: Iterable[str] = (), tensor: bytes = b"") -> bytes:
     """One NodeDef as a field of a GraphDef; a Const has a tensor."""
     attribute = part(5, part(1, b"value") + part(2, part(8, tensor))) if tensor else b""
     dtype = part(5, part(1, b"dtype") + part(2, number(6, 1)))
-    return part(1, part(1, name.encode()) + part(2, op.encode()) + dtype + attribute)
+    read = b"".join(part(3, source.encode()) for source in inputs)
+    return part(1, part(1, name.encode()) + part(2, op.encode()) + read + dtype + attribute)
+
+
+def frozen_variable(name: str, tensor: bytes) -> bytes:
+    """What freeze_graph makes of a variable: a Const and the Identity that reads it."""
+    return node(name, "Const", tensor=tensor) + node(f"{name}/read", "Identity", inputs=[name])
 
 
 def tensor_proto(array: NDArray[Any]) -> bytes:
@@ -183,11 +189,31 @@ def tensor_proto(array: NDArray[Any]) -> bytes:
     return number(1, TF_TYPES[array.dtype.name]) + part(2, shape_proto(array.shape)) + content
 
 
-def write_frozen_graph(path: Path, arrays: Arrays, *, nodes: bytes = b"") -> None:
-    """Write one Const node for each array, an Identity that reads it, and `nodes` behind them."""
+OPERATOR_CONSTANTS: Arrays = {  # such as stand in every graph, beside its variables
+    "mul/x": np.array(2 / 255, np.float32),
+    "sub/y": np.ones(1, np.float32),
+    "concat/axis": np.array(3, np.int32),
+    "ResizeBilinear/size": np.array([65, 65], np.int32),
+    "AvgPool2D/Const": np.array([1, 2], np.int32),
+}
+
+
+def write_frozen_graph(
+    path: Path, arrays: Arrays, *, nodes: bytes = b"", constants: Arrays = OPERATOR_CONSTANTS, optimised: bool = False
+) -> None:
+    """Write what freeze_graph writes: each array as a frozen variable, constants of operators, and `nodes` behind them.
+
+    optimised: without the Identity nodes, as optimize_for_inference leaves it.
+    """
     out = [node("ImageTensor", "Placeholder")]
     for name, array in arrays.items():
-        out += [node(name, "Const", tensor=tensor_proto(array)), node(f"{name}/read", "Identity")]
+        tensor = tensor_proto(array)
+        out.append(node(name, "Const", tensor=tensor) if optimised else frozen_variable(name, tensor))
+        out.append(node(f"{name}/use", "Mul", inputs=["ImageTensor", name if optimised else f"{name}/read"]))
+    for name, array in constants.items():
+        out += [node(name, "Const", tensor=tensor_proto(array)), node(f"{name}/use", "Mul", inputs=["mul", name])]
+    if not optimised:
+        out.append(node("SemanticPredictions", "Identity", inputs=["ArgMax:0", "^mul/x"]))
     path.write_bytes(b"".join([*out, nodes, part(4, number(1, 27))]))
 
 

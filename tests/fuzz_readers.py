@@ -19,15 +19,15 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from checkpoint_writers import (
+    frozen_variable,
     mindspore_entry,
-    node,
     number,
     part,
     remade_table,
@@ -81,7 +81,7 @@ def write_tf(folder: Path) -> None:
 def write_graph(folder: Path) -> None:
     floats = number(1, 1) + part(2, shape_proto([5])) + part(5, np.ones(2, "<f4").tobytes())
     ints = number(1, 3) + part(2, shape_proto([2])) + number(7, -3) + number(7, 5)
-    more = node("filled", "Const", tensor=floats) + node("ints", "Const", tensor=ints)
+    more = frozen_variable("filled", floats) + frozen_variable("ints", ints)
     write_frozen_graph(folder / "g.pb", small_arrays(), nodes=more)
 
 
@@ -94,7 +94,8 @@ def write_mind(folder: Path) -> None:
 def torch_content() -> object:
     base = torch.arange(12.0).view(3, 4)
     weights = OrderedDict(a=base, turned=base.T, half=base.bfloat16(), count=torch.tensor(3))
-    return {"state_dict": weights, "epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": base[1]}}, "lr": [0.1]}}
+    optimizer = {"state": {0: {"momentum_buffer": base[1]}}, "lr": [0.1], "milestones": Counter([3, 5])}
+    return {"state_dict": weights, "epoch": 3, "best_pred": np.float64(0.8), "optimizer": optimizer}
 
 
 def write_torch(folder: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from veduta.models import build_model
+from veduta.models import build_model, build_skeleton
 from veduta.models.blitznet import BlitzNet
 from veduta.tasks.losses import cross_entropy
 from veduta.tasks.multibox import assign, multibox_loss
@@ -19,8 +19,7 @@ PUBLISHED = [  # model, classes, options -> trainable values, all values, variab
 
 
 def on_meta(name: str, num_classes: int, **options: bool) -> BlitzNet:
-    with torch.device("meta"):
-        model = build_model(name, num_classes, **options).eval()
+    model = build_skeleton(name, num_classes, **options).to("meta").eval()
     assert isinstance(model, BlitzNet)
     return model
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_writers import (
+    OPERATOR_CONSTANTS,
     TF_TYPES,
     all_types,
+    frozen_variable,
     mindspore_entry,
     node,
     number,
@@ -23,6 +25,7 @@ from checkpoint_writers import (
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from veduta.checkpoint import METADATA_KEY
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.read import Format, Found, checkpoint_files, read_checkpoint, read_contents, recognise
 
@@ -80,6 +83,8 @@ def test_mindspore_scalars_of_old_and_new_files_and_bfloat16_are_read(tmp_path: 
             "'w': slices of different types",
         ),
         ([mindspore_entry("w", "Int8", [1], b"a"), number(2, 7)], "field 2"),
+        ([mindspore_entry("w", "Int8", [1], b"a"), number(0, 7)], "0 is no field number"),
+        ([mindspore_entry("w", "Int8", [1], b"a"), part(0, b"")], "0 is no field number"),
     ],
 )
 def test_damaged_mindspore_files_are_refused_by_name(tmp_path: Path, entries: list[bytes], message: str) -> None:
@@ -124,7 +129,7 @@ FLOATS = np.array([1.5, -2.0], "<f4")
 def test_constants_written_as_numbers_are_read_and_the_last_one_repeated(
     tmp_path: Path, tensor: bytes, wanted: NDArray[Any]
 ) -> None:
-    write_frozen_graph(tmp_path / "g.pb", {}, nodes=node("c", "Const", tensor=tensor))
+    write_frozen_graph(tmp_path / "g.pb", {}, nodes=frozen_variable("c", tensor))
     same(read_checkpoint(tmp_path / "g.pb"), {"c": wanted})
 
 
@@ -141,7 +146,7 @@ def test_constants_written_as_numbers_are_read_and_the_last_one_repeated(
     ],
 )
 def test_damaged_constants_are_refused_with_their_nodes_name(tmp_path: Path, tensor: bytes, message: str) -> None:
-    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=node("c", "Const", tensor=tensor))
+    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=frozen_variable("c", tensor))
     with pytest.raises(CheckpointError, match=f"node 'c': .*{message}"):
         read_checkpoint(tmp_path / "g.pb")
 
@@ -150,7 +155,29 @@ def test_constants_that_are_texts_are_skipped_and_named(tmp_path: Path) -> None:
     write_frozen_graph(tmp_path / "g.pb", ONE, nodes=node("t", "Const", tensor=typed("string", [], part(8, b"x"))))
     contents = read_contents(tmp_path / "g.pb")
     same(contents.arrays, ONE)
-    assert contents.skipped == {"t": "strings"}
+    assert contents.skipped["t"] == "strings"
+
+
+def test_constants_of_a_graph_that_were_no_variables_are_skipped_and_named(tmp_path: Path) -> None:
+    late = node("late", "Const", tensor=tensor_proto(ONE["w"]))
+    frozen = node("late/ReadVariableOp", "Identity", inputs=["late:0"])
+    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=frozen + late)  # a reader may come first
+    contents = read_contents(tmp_path / "g.pb")
+    same(contents.arrays, {**ONE, "late": ONE["w"]})
+    assert contents.skipped == dict.fromkeys(OPERATOR_CONSTANTS, "a constant of the graph")
+
+
+def test_a_constant_that_an_identity_only_waits_for_is_no_variable(tmp_path: Path) -> None:
+    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=node("wait", "Identity", inputs=["w", "^sub/y"]))
+    same(read_checkpoint(tmp_path / "g.pb"), ONE)
+
+
+def test_of_a_graph_without_identities_all_constants_of_numbers_with_a_fraction_are_read(tmp_path: Path) -> None:
+    weights: dict[str, NDArray[Any]] = {"w": np.ones((3, 3), np.float32), "half": np.ones(2, np.float16)}
+    write_frozen_graph(tmp_path / "g.pb", weights, optimised=True)
+    contents = read_contents(tmp_path / "g.pb")
+    same(contents.arrays, {**weights, "sub/y": OPERATOR_CONSTANTS["sub/y"]})
+    assert set(contents.skipped) == {"mul/x", "concat/axis", "ResizeBilinear/size", "AvgPool2D/Const"}
 
 
 def test_a_graph_that_is_not_frozen_is_refused_and_says_what_to_give(tmp_path: Path) -> None:
@@ -160,7 +187,7 @@ def test_a_graph_that_is_not_frozen_is_refused_and_says_what_to_give(tmp_path: P
 
 
 def test_two_nodes_of_one_name_are_refused(tmp_path: Path) -> None:
-    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=node("w", "Const", tensor=tensor_proto(ONE["w"])))
+    write_frozen_graph(tmp_path / "g.pb", ONE, nodes=frozen_variable("w", tensor_proto(ONE["w"])))
     with pytest.raises(CheckpointError, match="'w' occurs twice"):
         read_checkpoint(tmp_path / "g.pb")
 
@@ -176,7 +203,7 @@ def test_formats_are_told_by_content_whatever_the_ending(tmp_path: Path) -> None
     save_file({"w": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "e.index")
     kinds = (Format.TORCH, Format.TORCH, Format.MINDSPORE, Format.TF_GRAPH, Format.SAFETENSORS)
     for path, kind in zip(sorted(tmp_path.iterdir()), kinds, strict=True):
-        assert recognise(path) == Found(kind, path) and checkpoint_files(path) == [path]
+        assert recognise(path) == Found(kind, path) and checkpoint_files(path) == recognise(path).files() == [path]
         same(read_checkpoint(path), ONE)
 
 
@@ -194,7 +221,20 @@ def test_in_a_folder_of_bundles_the_file_checkpoint_names_the_newest(tmp_path: P
         read_checkpoint(tmp_path)
     newest = 'model_checkpoint_path: "/where/it/was/trained/model.ckpt-6"\nall_model_checkpoint_paths: "model.ckpt-5"\n'
     (tmp_path / "checkpoint").write_text(newest)
-    assert recognise(tmp_path).path == tmp_path / "model.ckpt-6"
+    found = recognise(tmp_path)
+    assert found.path == tmp_path / "model.ckpt-6"
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"\n')  # the training goes on
+    same(found.read().arrays, {"w": np.zeros(1)})
+    assert [file.name for file in found.files()] == ["model.ckpt-6.index", "model.ckpt-6.data-00000-of-00001"]
+    same(read_checkpoint(tmp_path), ONE)
+
+
+def test_a_model_file_of_veduta_is_not_taken_for_another_programs(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "m.safetensors", {METADATA_KEY: "{}"})
+    with pytest.raises(
+        CheckpointError, match=r"m\.safetensors: already a model file of Veduta; use it as it is.*predict"
+    ):
+        read_checkpoint(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("named", ["../secret", "/etc/passwd", "..", "a/", "..\\secret", "model.ckpt-6"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from veduta.models import MODELS, build_model, build_skeleton, checked_options
+from veduta.models import MODELS, build_loaded, build_model, build_skeleton, checked_options
 from veduta.models.count import count_macs
 from veduta.models.layers import Backbone, Normalize
 from veduta.models.mobilenet_v2 import MobileNetV2
@@ -55,7 +55,7 @@ def on_meta(name: str, num_classes: int, **options: object) -> nn.Module:
             import timm  # noqa: F401
         except (ImportError, RuntimeError) as error:
             pytest.skip(f"timm, the optional extra, cannot be imported: {error}")
-    return build_skeleton(name, num_classes, **{**OPTIONS.get(name, {}), **options}).eval()
+    return build_skeleton(name, num_classes, **{**OPTIONS.get(name, {}), **options}).to("meta").eval()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -261,3 +261,15 @@ def test_an_unknown_option_lists_those_of_the_model() -> None:
 def test_an_option_of_another_type_is_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked_options(name, options)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus_tiny", "blitznet_tiny", "resnest14"])
+def test_a_model_built_from_weights_equals_the_one_they_come_from(name: str) -> None:
+    model, images = build_model(name, 5).eval(), torch.rand(1, 3, 40, 50)
+    loaded = build_loaded(name, 5, model.state_dict()).eval()
+    with torch.inference_mode():
+        for key, value in model(images).items():
+            assert torch.equal(loaded(images)[key], value)
+    assert all(p.requires_grad for p in loaded.parameters())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        build_loaded(name, 6, model.state_dict())

@@ -99,7 +99,7 @@ def test_our_maps_are_timms_finest_first(name: str, output_stride: int) -> None:
 @needs_timm
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "efficientnet_b0"])
 def test_masks_have_the_size_of_the_image_whatever_it_is(name: str) -> None:
-    model = build_skeleton("refinenet_timm", 5, backbone=name).eval()
+    model = build_skeleton("refinenet_timm", 5, backbone=name).to("meta").eval()
     for size in [(33, 33), (34, 51), (65, 97)]:
         assert model(torch.rand(1, 3, *size, device="meta"))["mask_logits"].shape == (1, 5, *size)
 
@@ -116,7 +116,7 @@ def test_masks_have_the_size_of_the_image_whatever_it_is(name: str) -> None:
 )
 @pytest.mark.parametrize("stride4", [True, False])
 def test_blitznet_has_a_prior_for_every_box(name: str, finest: list[int], stride4: bool) -> None:
-    model = build_skeleton("blitznet300_timm", 5, backbone=name, stride4=stride4).eval()
+    model = build_skeleton("blitznet300_timm", 5, backbone=name, stride4=stride4).to("meta").eval()
     outputs = model(torch.rand(1, 3, 40, 60, device="meta"))
     sides = [*finest[0 if stride4 else 1 :], 5, 3, 1]
     count = 6 * sum(side**2 for side in sides)

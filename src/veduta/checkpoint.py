@@ -16,6 +16,7 @@ from veduta import __version__
 from veduta.config import Recipe
 from veduta.labels import LabelMap
 
+IMPORT_HINT = "Checkpoints of other programs become model files by `veduta import`."
 METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
 
 
@@ -56,6 +57,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # some writers make files that nobody else can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -69,9 +73,11 @@ def check_new_folder(path: Path) -> None:
 
 
 def check_new_file(path: Path) -> None:
-    """Raises IsADirectoryError, NotADirectoryError or PermissionError where the file `path` could not be written."""
+    """Raises an OSError that says why, where the file `path` could not be made new."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; a file is to be written there. Give a file name.")
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists; nothing is overwritten. Choose another name, or move it away.")
     _check_parent(path, path.absolute().parent)
 
 
@@ -110,7 +116,10 @@ def save_model(path: Path, weights: dict[str, Tensor], info: ModelInfo) -> Model
     values["weights_sha256"] = hash_weights(weights)
     info = _ADAPTER.validate_python(values)
     metadata = {METADATA_KEY: _ADAPTER.dump_json(info).decode()}
-    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
+    try:
+        write_atomically(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
     return info
 
 
@@ -122,7 +131,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  # no dict
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+        raise ValueError(f"{path}: not a readable safetensors file ({error}). {IMPORT_HINT}") from error
 
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
@@ -156,6 +165,6 @@ def find_model(path: Path) -> Path:
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         raise FileNotFoundError(
-            f"{path} holds no checkpoints/best.safetensors or last.safetensors: not a finished run."
+            f"{path} holds no checkpoints/best.safetensors or last.safetensors: not a finished run. {IMPORT_HINT}"
         )
     return found

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ def _errors_for_people() -> Iterator[None]:
     except (ValueError, OSError) as error:
         _stop(str(error), MISUSED)
     except KeyboardInterrupt:
-        _stop("interrupted. Checkpoints written before stay as they are; the rest of the work is lost.", INTERRUPTED)
+        _stop(
+            "interrupted. Files that were finished before stay as they are; the rest of the work is lost.", INTERRUPTED
+        )
 
 
 def _stop(message: str, code: int) -> None:
@@ -84,6 +87,7 @@ def evaluate(
         from veduta.checkpoint import check_new_file, write_text
         from veduta.config import set_fields
         from veduta.data import open_dataset
+        from veduta.engine.evaluate import check_scored
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
@@ -93,12 +97,14 @@ def evaluate(
                 check_new_file(target)
         backend = open_model(model, device=device)
         backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
+        predictor = Predictor(backend)
+        check_scored(predictor.task, backend.info.recipe.task)
         settings = backend.info.recipe.data
         if data is not None:
             settings = dataclasses.replace(settings, root=str(data))
         line = ProgressLine()
         evaluation = run(
-            Predictor(backend),
+            predictor,
             open_dataset(settings, split),
             name=settings.dataset,
             split=split,
@@ -184,11 +190,11 @@ def import_(
             options=read_options(set_),
             say=lambda text: print(text, file=sys.stderr),
         )
-        print(report.table())
-        print(report.headline())
-        print(f"wrote {out}; try: veduta predict {out} IMAGES --out FOLDER")
         if json is not None:
             write_text(json, report.to_json())
+        print(report.table())
+        print(report.headline())
+        print(f"wrote {out}; try: veduta predict {shlex.quote(str(out))} IMAGES --out FOLDER")
 
 
 @app.command(name="list")

@@ -192,7 +192,7 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """
     for assignment in assignments:
         values: dict[str, Any] = _ADAPTER.dump_python(recipe)
-        path, value = _read_assignment(assignment)
+        path, value = _read_assignment(assignment, example="optim.lr=0.02")
         *parents, leaf = path.split(".")
         part: Any = values
         for parent in parents:
@@ -212,15 +212,15 @@ def read_options(assignments: Iterable[str]) -> dict[str, Any]:
     """`--set` assignments of plain names, such as `output_stride=8`, to their values, read as `set_fields` does."""
     options = {}
     for assignment in assignments:
-        name, value = _read_assignment(assignment)
+        name, value = _read_assignment(assignment, example="output_stride=8")
         options[name] = value
     return options
 
 
-def _read_assignment(assignment: str) -> tuple[str, Any]:
+def _read_assignment(assignment: str, *, example: str) -> tuple[str, Any]:
     name, equals, text = assignment.partition("=")
     if not equals:
-        raise ValueError(f"--set {assignment}: expected field=value, such as optim.lr=0.02.")
+        raise ValueError(f"--set {assignment}: expected field=value, such as {example}.")
     try:
         return name.strip(), json.loads(text)
     except json.JSONDecodeError:

@@ -110,18 +110,25 @@ def read_label_map(path: Path, *, of: Literal["pixels", "images"] = "pixels") ->
 
     Raises ValueError with the file and the row or field at fault.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found. Expected a label map: labels.json or classes.csv.")
     try:
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             content = json.loads(path.read_text(encoding=ENCODING))
             named = {"name": path.parent.name, "of": of, **content} if isinstance(content, dict) else content
-            return TypeAdapter(LabelMap).validate_python(named)
+            labels = TypeAdapter(LabelMap).validate_python(named)
+            if labels.of != of:
+                raise ValueError(f"{path}: it names classes of {labels.of}, here {of} are classified.")
+            return labels
         return _from_csv(path, of)
     except ValidationError as error:
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{path}: {where} {what}.".replace("  ", " ")) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}.") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a readable table: {error}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
 

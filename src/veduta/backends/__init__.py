@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import device as Device
 
 from veduta.backends.torch import TorchBackend, open_torch
-from veduta.checkpoint import ModelInfo, find_model
+from veduta.checkpoint import IMPORT_HINT, ModelInfo, find_model
 
 
 class Backend(Protocol):
@@ -30,7 +30,8 @@ def open_model(path: Path, *, device: str = "auto") -> Backend:
     """Open a run folder (its best checkpoint) or a model file. Raises ValueError or FileNotFoundError."""
     path = find_model(path)
     if path.suffix not in BACKENDS:
-        raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {', '.join(BACKENDS)}.")
+        known = ", ".join(BACKENDS)
+        raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {known}. {IMPORT_HINT}")
     return BACKENDS[path.suffix](path, device=device)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from veduta.checkpoint import ModelInfo, load_model
 from veduta.data.sample import to_unit_range
 from veduta.device import autocast, select_device
-from veduta.models import build_model
+from veduta.models import build_loaded
 
 
 class TorchBackend:
@@ -27,9 +27,8 @@ class TorchBackend:
 def open_torch(path: Path, *, device: str) -> TorchBackend:
     weights, info = load_model(path)
     recipe = info.recipe
-    model = build_model(recipe.model, info.labels.num_classes, **recipe.model_options)
     try:
-        model.load_state_dict(weights)
+        model = build_loaded(recipe.model, info.labels.num_classes, weights, **recipe.model_options)
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit model '{recipe.model}' of this Veduta: {error}") from error
     where = select_device(device)

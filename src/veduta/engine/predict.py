@@ -29,6 +29,8 @@ def find_images(arguments: Sequence[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for argument in arguments:
+        if not argument:
+            raise FileNotFoundError("an empty name was given for an image. Expected a file, a folder or a glob.")
         path = Path(argument)
         if path.is_dir():
             images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())

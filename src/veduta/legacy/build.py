@@ -1,5 +1,6 @@
 """From arrays under a source's names to our network with these weights, every tensor accounted for."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from veduta.config import nearest
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row, convert, explain
 from veduta.legacy.sources import IMPORTS, Family, importable_from
-from veduta.models import build_model, build_skeleton, checked_options
+from veduta.models import build_loaded, build_skeleton, checked_options
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm: only PyTorch counts, and nothing that we use depends on it
 MOST_NAMED = 8  # in one error
@@ -67,46 +68,21 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
             f"Source {source!r} never published model {model!r}. "
             + (f"These did: {', '.join(sources)}." if sources else "No source did: it is ours.")
         )
+    arrays = {str(name): np.asarray(array) for name, array in arrays.items()}
     fit = best_fit(arrays, sources=[source], model=model, options=model_args)
     rows, targets = explain(arrays, fit.family.rules)
-    unexplained = sorted(set(arrays) - {row.source for row in rows})
-    if unexplained:
-        raise CheckpointError(
-            f"{_some(unexplained)} belong to no part of {model} as '{source}' names them.{_looks_like(arrays, fit)}"
-        )
     values = convert(arrays, targets)
     # Everything is checked against a network without values: a damaged head may claim any number of classes.
     expected = build_skeleton(model, fit.num_classes, **fit.options).state_dict()
-    state, added = _complete(values, expected, fit.family.zeros)
-    missing = sorted(set(expected) - set(state))
-    if missing:
-        raise CheckpointError(
-            f"{_some(missing)} of {model} find no tensor in the checkpoint.{_looks_like(arrays, fit)}"
-        )
-    foreign = sorted(name for target in set(state) - set(expected) for name, _ in targets[target])
-    if foreign:
-        raise CheckpointError(f"{_some(foreign)} have no place in {model}.{_looks_like(arrays, fit)}")
-    names = {target: " + ".join(name for name, _ in sources) for target, sources in targets.items()}
-    other_shapes = [
-        f"{names[target]}: {list(state[target].shape)}, expected {list(value.shape)}"
-        for target, value in expected.items()
-        if state[target].shape != value.shape
-    ]
-    if other_shapes:
-        raise CheckpointError(
-            f"shapes (in PyTorch's order) do not fit {model} with {fit.num_classes} classes: "
-            f"{_some(other_shapes)}.{_looks_like(arrays, fit)}"
-        )
-    weights = [name for name in targets if not name.endswith(COUNTERS)]
-    if kinds := [f"{names[name]}: {state[name].dtype}" for name in weights if not state[name].is_floating_point()]:
-        raise CheckpointError(f"weights must be floating-point numbers, found {_some(kinds)}. Quantised weights?")
-    if broken := [names[name] for name in weights if not state[name].isfinite().all()]:
-        raise CheckpointError(
-            f"{_some(broken)} hold values that are no finite numbers: the training had failed. "
-            "Take an earlier checkpoint."
-        )
-    network = build_model(model, fit.num_classes, **fit.options)
-    network.load_state_dict(state)
+    absent = [name for name in expected if name not in values and _optional(name, fit.family.zeros)]
+    places = {target: " + ".join(name for name, _ in sources) for target, sources in targets.items()}
+    unexplained = sorted(set(arrays) - {row.source for row in rows})
+    fault = next(_faults(fit, unexplained, values, expected, absent, places), None)
+    if fault is not None:
+        raise CheckpointError(fault + _looks_like(arrays, fit))
+    state = {name: torch.zeros(expected[name].shape, dtype=expected[name].dtype) for name in absent}
+    state |= {name: torch.from_numpy(_as_ours(value)) for name, value in values.items()}
+    network = build_loaded(model, fit.num_classes, state, **fit.options)
     return Imported(
         model=network.eval(),
         name=model,
@@ -114,25 +90,60 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
         num_classes=fit.num_classes,
         task=fit.family.task,
         source=source,
-        rows=[*rows, *added],
+        rows=[
+            *(_with_type(row, arrays) for row in rows),
+            *(
+                Row(source="", target=name, what="zeros: the source has no such tensor")
+                for name in absent
+                if not name.endswith(COUNTERS)
+            ),
+        ],
     )
 
 
-def _complete(
-    values: Mapping[str, Array], expected: Mapping[str, Tensor], zeros: str | None
-) -> tuple[dict[str, Tensor], list[Row]]:
-    """Tensors for every converted value, and for those that the source does not have on purpose."""
-    state = {name: torch.from_numpy(np.array(value, order="C")) for name, value in values.items()}
-    rows = []
-    for name, value in expected.items():
-        if name in state:
-            continue
-        if name.endswith(COUNTERS):
-            state[name] = torch.zeros(value.shape, dtype=value.dtype)
-        elif zeros is not None and re.fullmatch(zeros, name):
-            state[name] = torch.zeros(value.shape, dtype=value.dtype)
-            rows.append(Row(source="", target=name, what="zeros: the source has no such tensor"))
-    return state, rows
+def _faults(
+    fit: Fit,
+    unexplained: Sequence[str],
+    values: Mapping[str, Array],
+    expected: Mapping[str, Tensor],
+    absent: Sequence[str],
+    places: Mapping[str, str],
+) -> Iterator[str]:
+    """What is wrong, if anything, the plainest first. places: the source's names of each of our tensors."""
+    model = fit.name
+    if unexplained:
+        yield f"no part of {model}, as '{fit.source}' names them, is {_some(unexplained)}."
+    if missing := sorted(set(expected) - set(values) - set(absent)):
+        yield (
+            f"no tensor for {len(missing):,} of the {len(expected):,} parts of {model}: {_some(missing)}. Is it only a "
+            "part of the network?"
+        )
+    if foreign := sorted(places[target] for target in set(values) - set(expected)):
+        yield f"no place in {model} for {_some(foreign)}."
+    shapes = {target: value.shape for target, value in expected.items() if target in values}
+    if other := [t for t, shape in shapes.items() if values[t].shape != shape]:
+        wrong = [f"{places[t]}: {list(values[t].shape)}, expected {list(shapes[t])}" for t in other]
+        yield f"shapes (in PyTorch's order) do not fit {model} with {fit.num_classes} classes: {_some(wrong)}."
+    weights = {target: value for target, value in values.items() if not target.endswith(COUNTERS)}
+    if kinds := [f"{places[t]}: {value.dtype}" for t, value in weights.items() if value.dtype.kind != "f"]:
+        yield f"weights must be floating-point numbers, found {_some(kinds)}. Quantised weights?"
+    if broken := [places[t] for t, value in weights.items() if not np.isfinite(_as_ours(value)).all()]:
+        yield (
+            f"values that are no finite numbers in {_some(broken)}: the training had failed. Take an earlier "
+            "checkpoint."
+        )
+
+
+def _as_ours(value: Array) -> Array:
+    """In C order, as float32 or int64, in this machine's order of bytes."""
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, which is refused
+        return np.array(value, np.float32 if value.dtype.kind == "f" else np.int64, order="C")
+
+
+def _with_type(row: Row, arrays: Mapping[str, Array]) -> Row:
+    if not row.target or row.target.endswith(COUNTERS) or arrays[row.source].dtype == np.float32:
+        return row
+    return dataclasses.replace(row, what=f"{row.what}; {arrays[row.source].dtype} to float32")
 
 
 def best_fit(

@@ -1,4 +1,4 @@
-"""TensorFlow frozen graphs (`.pb`): the constants of a GraphDef, under the names of their nodes."""
+"""TensorFlow frozen graphs (`.pb`): the variables of a GraphDef that became constants, under their names."""
 
 import math
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from veduta.legacy.errors import CheckpointError
 from veduta.legacy.tf_bundle import OTHER_TYPES, TYPES, shape_of
 
 VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}  # nodes that keep their values outside of the graph
+READERS = {"Identity", "ReadVariableOp"}  # nodes that read a variable; freezing makes the second the first
 
 _CONTENT = 4  # field of a TensorProto: raw bytes
 _NUMBERS: dict[int, Callable[[wire.Field, str], list[int] | list[float]]] = {
@@ -34,51 +35,77 @@ _MOST_FILLED = 1 << 26  # bytes of all arrays that one number fills: a few bytes
 
 
 def read_frozen_graph(path: Path) -> Contents:
-    """Every numeric Const node of a GraphDef -> array under the node's name.
+    """The variables of a GraphDef that were frozen into Const nodes -> arrays under the names of these nodes.
 
-    Constants of other types are skipped. Raises CheckpointError for damage and for graphs that are not frozen.
+    Freezing leaves the Identity nodes that read variables (`NAME/read`, `NAME/ReadVariableOp`), so a constant that
+    none of them reads belongs to an operator, such as an axis or a size, and is skipped. Where no Identity reads any
+    constant, they were optimised away: then every constant of floating type that is no scalar is taken, which keeps
+    all weights and, it may be, some vectors of operators. Raises CheckpointError for damage and for graphs that are
+    not frozen.
     """
     graph = np.memmap(path, np.uint8, "r").data if path.stat().st_size else memoryview(b"")
-    contents = Contents()
-    variables, room = [], _MOST_FILLED
-    for field in wire.fields(graph, str(path)):
-        if field.number != 1:
-            continue  # versions and functions
-        name, op, values = _node(wire.message(field, str(path)), str(path))
+    contents, room = Contents(), _MOST_FILLED
+    constants, read = _constants(graph, str(path))
+    optimised = read.isdisjoint(constants)
+    for name, values in constants.items():
         where = f"{path}, node '{name}'"
-        if op in VARIABLES:
-            variables.append(name)
-        if op != "Const":
-            continue
         if values is None:
             raise CheckpointError(f"{where}: a constant without a value. The file is damaged; copy it again.")
         dtype = _type_of(values, where)
         if dtype not in TYPES:
             contents.skipped[name] = OTHER_TYPES.get(dtype, f"TensorFlow's data type {dtype}")
-            continue
-        array, filled = _tensor(values, TYPES[dtype], room, where)
-        room -= filled
-        contents.add(name, array, where)
-    if variables:
-        raise CheckpointError(
-            f"{path}: not frozen, {len(variables)} variables such as '{variables[0]}' keep their values elsewhere. "
-            "Give the checkpoint that belongs to it (model.ckpt-NUMBER.index)."
-        )
+        elif name in read or (optimised and "float" in TYPES[dtype] and _rank(values, where)):
+            array, filled = _tensor(values, TYPES[dtype], room, where)
+            room -= filled
+            contents.add(name, array, where)
+        else:
+            contents.skipped[name] = "a constant of the graph"
     return contents
 
 
-def _node(data: memoryview, where: str) -> tuple[str, str, memoryview | None]:
-    """Name, kind and, if it has one, the tensor in the attribute `value` of a NodeDef."""
+def _constants(graph: memoryview, where: str) -> tuple[dict[str, memoryview | None], set[str]]:
+    """The tensors of all Const nodes, still encoded, by name, and the names of all nodes that READERS read.
+
+    Raises CheckpointError for graphs that are not frozen and for two constants of one name.
+    """
+    constants: dict[str, memoryview | None] = {}
+    read: set[str] = set()
+    variables = []
+    for field in wire.fields(graph, where):
+        if field.number != 1:
+            continue  # versions and functions
+        name, op, inputs, values = _node(wire.message(field, where), where)
+        if op in VARIABLES:
+            variables.append(name)
+        elif op in READERS:
+            read.update(inputs)
+        elif op == "Const":
+            if name in constants:
+                raise CheckpointError(f"{where}: the name '{name}' occurs twice. The file is damaged; copy it again.")
+            constants[name] = values
+    if variables:
+        raise CheckpointError(
+            f"{where}: not frozen, {len(variables)} variables such as '{variables[0]}' keep their values elsewhere. "
+            "Give the checkpoint that belongs to it (model.ckpt-NUMBER.index)."
+        )
+    return constants, read
+
+
+def _node(data: memoryview, where: str) -> tuple[str, str, list[str], memoryview | None]:
+    """Name, kind, the nodes that a reader of variables reads, and the tensor in the attribute `value` of a constant."""
     name = op = ""
+    inputs: list[str] = []
     values = None
-    for field in wire.fields(data, where):
+    for field in wire.fields(data, where):  # TensorFlow writes fields in the order of their numbers
         if field.number == 1:
             name = wire.text(field, where)
         elif field.number == 2:
             op = wire.text(field, where)
-        elif field.number == 5 and op == "Const":  # TensorFlow writes fields in the order of their numbers
+        elif field.number == 3 and op in READERS:
+            inputs.append(wire.text(field, where).removesuffix(":0"))  # "^NAME" only waits for it: no constant's name
+        elif field.number == 5 and op == "Const":
             values = _value_attribute(wire.message(field, where), f"{where}, node '{name}'") or values
-    return name, op, values
+    return name, op, inputs, values
 
 
 def _value_attribute(data: memoryview, where: str) -> memoryview | None:
@@ -95,6 +122,11 @@ def _value_attribute(data: memoryview, where: str) -> memoryview | None:
 
 def _type_of(data: memoryview, where: str) -> int:
     return next((wire.integer(field, where) for field in wire.fields(data, where) if field.number == 1), 0)
+
+
+def _rank(data: memoryview, where: str) -> int:
+    shapes = (wire.message(field, where) for field in wire.fields(data, where) if field.number == 2)
+    return len(shape_of(next(shapes, memoryview(b"")), where))
 
 
 def _tensor(data: memoryview, type_name: str, room: int, where: str) -> tuple[NDArray[Any], int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from veduta.checkpoint import ModelInfo, Origin, check_new_file, save_model
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import BY_COUNT, numbered
 from veduta.labels import LabelMap, read_label_map
-from veduta.legacy.build import Imported, best_fit, import_arrays
+from veduta.legacy.build import MOST_NAMED, Imported, best_fit, import_arrays
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row
-from veduta.legacy.read import Format, checkpoint_files, read_contents, recognise
+from veduta.legacy.read import Format, recognise
 from veduta.legacy.sources import alike, importable_from
 from veduta.models import checked_options
 
@@ -68,7 +69,7 @@ class Report:
         assert origin is not None
         mapped = sum(bool(row.source and row.target) for row in self.rows)
         gone = sum(not row.target for row in self.rows)
-        assumed = ", assumed from their number" if self.labels_assumed else ""
+        assumed = ", assumed from their number" if self.labels_assumed and info.labels.name != "numbered" else ""
         return (
             f"{mapped:,} tensors mapped, {gone:,} dropped on purpose, none left over: {info.recipe.model} from "
             f"'{origin.source}' ({origin.format}), {info.labels.num_classes} classes (label map {info.labels.name}"
@@ -93,10 +94,8 @@ def import_checkpoint(
     Raises CheckpointError, ValueError or OSError; then nothing is written.
     """
     if out.suffix != ".safetensors":
-        raise ValueError(f"--out {out}: a model file ends in .safetensors. Write {out.with_suffix('.safetensors')}.")
+        raise ValueError(f"--out {out}: a model file ends in .safetensors; give it such a name.")
     check_new_file(out)
-    if out.exists():
-        raise FileExistsError(f"--out {out} exists; nothing is overwritten. Choose another, or move this one away.")
     if model is not None:
         checked_options(model, options or {})
     found = recognise(path)
@@ -104,18 +103,24 @@ def import_checkpoint(
     if model is not None and not set(sources) & set(importable_from(model)):
         known = ", ".join(importable_from(model)) or "no source: it is ours"
         raise CheckpointError(f"{path} is a {found.format}, as {', '.join(sources)} write; {model} comes from {known}.")
-    files = checkpoint_files(path)
+    files = found.files()
     size = sum(file.stat().st_size for file in files)
     say(f"reading {found.path}: {found.format}, {size / 1e6:,.1f} MB")
-    contents = read_contents(path)
-    arrays, averaged = choose(contents.arrays, weights)
-    if model is None:
-        fit = best_fit(arrays, sources=sources)
-        model, source = fit.name, fit.source
-    else:
-        source = next(s for s in sources if s in importable_from(model))
-    say(f"building {model} from '{source}'")
-    imported = import_arrays(model, arrays, source=source, **(options or {}))
+    contents = found.read()
+    try:
+        arrays, averaged = choose(contents.arrays, weights)
+        if model is None:
+            fit = best_fit(arrays, sources=sources)
+            model, source = fit.name, fit.source
+        else:
+            source = next(s for s in sources if s in importable_from(model))
+        options = checked_options(model, options or {})
+        say(f"building {model} from '{source}'")
+        imported = import_arrays(model, arrays, source=source, **options)
+    except CheckpointError as error:
+        skipped = ", ".join(f"{name} ({kind})" for name, kind in list(contents.skipped.items())[:MOST_NAMED])
+        also = f" Besides, the file holds what was not read: {skipped}." if skipped else ""
+        raise CheckpointError(f"{found.path}: {error}{also}") from error
     label_map = _label_map(imported, labels)
     state: dict[str, Tensor] = imported.model.state_dict()
     recipe = Recipe(
@@ -130,7 +135,7 @@ def import_checkpoint(
     origin = Origin(
         source=" or ".join(alike(model, source)),
         format=str(found.format),
-        files=tuple(file.name for file in files),
+        files=tuple(os.fsencode(file.name).decode(errors="replace") for file in files),
         sha256=_hash_files(files),
         preprocessing=_preprocessing(imported),
     )
@@ -138,7 +143,7 @@ def import_checkpoint(
     info = save_model(out, state, info)
     rows = [dataclasses.replace(row, source=averaged.get(row.source, row.source)) for row in imported.rows]
     rows += [Row(source=name, target="", what="dropped: raw weights; the averages were asked for") for name in averaged]
-    rows += [Row(source=name, target="", what=f"dropped: {kind}, no array") for name, kind in contents.skipped.items()]
+    rows += [Row(source=name, target="", what=f"dropped: {kind}") for name, kind in contents.skipped.items()]
     return Report(info=info, rows=rows, labels_assumed=labels is None)
 
 
@@ -173,6 +178,13 @@ def _label_map(imported: Imported, path: Path | None) -> LabelMap:
         known = None if images else BY_COUNT.get(imported.num_classes)
         return known or numbered(imported.num_classes, images=images)
     labels = read_label_map(path, of="images" if images else "pixels")
+    # The network's outputs are in the order of their ids, whatever the order of the rows.
+    labels = LabelMap(
+        name=labels.name,
+        classes=tuple(sorted(labels.classes, key=lambda label: label.file_id)),
+        void_ids=labels.void_ids,
+        of=labels.of,
+    )
     if labels.num_classes != imported.num_classes:
         raise ValueError(
             f"{path}: {labels.num_classes} classes (void not counted), the checkpoint has {imported.num_classes}."

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.checkpoint import load_weights
+from veduta.checkpoint import METADATA_KEY, load_weights
 from veduta.legacy import wire
 from veduta.legacy.contents import Contents
 from veduta.legacy.errors import CheckpointError
@@ -38,6 +38,23 @@ class Found:
     format: Format
     path: Path
 
+    def files(self) -> list[Path]:
+        """All files that belong to it, the index of a TensorFlow bundle first. Raises CheckpointError for damage."""
+        if self.format is Format.TF_BUNDLE:
+            return [index_file(self.path), *shard_files(self.path)]
+        return [self.path]
+
+    def read(self) -> Contents:
+        """All arrays, and the names of what else it holds. Raises CheckpointError for damage and without any array."""
+        contents = _READERS[self.format](self.path)
+        if not contents.arrays:
+            others = ", ".join(f"'{name}' ({kind})" for name, kind in list(contents.skipped.items())[:3])
+            raise CheckpointError(
+                f"{self.path}: a {self.format} without any array{f'; it holds {others}' if others else ''}. Is it the "
+                "right file?"
+            )
+        return contents
+
 
 _POINTER = re.compile(r'^model_checkpoint_path:\s*"([^"\n]+)"', re.MULTILINE)
 _DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
@@ -55,23 +72,12 @@ def read_contents(path: Path | str) -> Contents:
 
     Raises FileNotFoundError where there is nothing, CheckpointError for damage, unknown formats and empty checkpoints.
     """
-    found = recognise(path)
-    contents = _READERS[found.format](found.path)
-    if not contents.arrays:
-        others = ", ".join(f"'{name}' ({kind})" for name, kind in list(contents.skipped.items())[:3])
-        raise CheckpointError(
-            f"{found.path}: a {found.format} without any array{f'; it holds {others}' if others else ''}. Is it the "
-            "right file?"
-        )
-    return contents
+    return recognise(path).read()
 
 
 def checkpoint_files(path: Path | str) -> list[Path]:
     """All files that belong to a checkpoint, the index of a TensorFlow bundle first. Errors as in `recognise`."""
-    found = recognise(path)
-    if found.format is Format.TF_BUNDLE:
-        return [index_file(found.path), *shard_files(found.path)]
-    return [found.path]
+    return recognise(path).files()
 
 
 def recognise(path: Path | str) -> Found:
@@ -199,9 +205,14 @@ def _sibling(path: Path) -> str:
 
 def _read_safetensors(path: Path) -> Contents:
     try:
-        tensors, _ = load_weights(path)
+        tensors, metadata = load_weights(path)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+    if METADATA_KEY in metadata:
+        raise CheckpointError(
+            f"{path}: already a model file of Veduta; use it as it is, for instance `veduta predict {path} IMAGES "
+            "--out FOLDER`."
+        )
     contents = Contents()
     for name, tensor in tensors.items():
         where, kind = f"{path}, '{name}'", unreadable(tensor)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -9,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from veduta.legacy.contents import Contents, checked_shape
 from veduta.legacy.errors import CheckpointError
+from veduta.legacy.torch_pickle import NUMPY_TYPES, check_old_pickles, check_pickle
 
 OLD_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # first bytes of what torch.save wrote before version 1.6
 ZIP_MAGIC = b"PK\x03\x04"
@@ -37,7 +40,9 @@ def read_torch_file(path: Path) -> Contents:
     with path.open("rb") as file:
         is_archive = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC  # as PyTorch itself tells the two formats apart
     if is_archive:
-        _check_archive(path)
+        check_pickle(_checked_archive(path), path)
+    else:
+        check_old_pickles(path)
     contents = Contents()
     room = _COPIES * path.stat().st_size
     for name, tensor in _tensors(_load(path), str(path)):
@@ -56,8 +61,8 @@ def read_torch_file(path: Path) -> Contents:
     return contents
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse zip archives that `torch.save` has not written, before anything in them is opened."""
+def _checked_archive(path: Path) -> bytes:
+    """The pickle of an archive. Refuses those that `torch.save` has not written, before anything in them is opened."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -66,14 +71,15 @@ def _check_archive(path: Path) -> None:
             if any(member.file_size < 16 and archive.read(member) == b"big" for member in order):
                 raise CheckpointError(f"{path}: written on a big-endian machine; not read. Save it on another one.")
             damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(
+                    f"{path}: the checksum of its part '{damaged}' does not fit. The file is damaged; copy it again."
+                )
+            return archive.read(next(member for member in members if member.filename.endswith("/data.pkl")))
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: a damaged zip archive ({error}). Copy the file again.") from error
-    if damaged is not None:
-        raise CheckpointError(
-            f"{path}: the checksum of its part '{damaged}' does not fit. The file is damaged; copy it again."
-        )
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -85,9 +91,14 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             f"{path}: a TorchScript archive, which is a program. Save the weights: "
             "torch.save(model.state_dict(), 'weights.pth')."
         )
-    if sum(name.count("/") == 1 and name.endswith("/data.pkl") for name in names) != 1 or len(set(names)) < len(names):
+    # PyTorch finds parts whatever the case of their names: one part could be found, and copied, under many names.
+    distinct = {name.lower() for name in names}
+    odd = any("/data/" in name and not re.fullmatch(r"[^/]+/data/[0-9]+", name) for name in distinct)
+    odd = odd or any(member.filename != member.orig_filename for member in members)
+    if [name[-9:] for name in distinct if "data.pkl" in name] != ["/data.pkl"] or len(distinct) < len(names) or odd:
         shown = ", ".join(names[:5])
         raise CheckpointError(f"{path}: a zip archive, but not one of torch.save (it holds {shown or 'nothing'}).")
+    _check_directory(path)
     packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:
         raise CheckpointError(
@@ -99,29 +110,40 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         raise CheckpointError(f"{path}: its parts claim {total:,} bytes, the file has {size:,}. Nothing was opened.")
 
 
+def _check_directory(path: Path) -> None:
+    """The directory of an archive must lie right at its end, where PyTorch and `zipfile` both find the same one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(size - 98, 0))
+        tail = file.read().rjust(98, b"\0")
+    if tail[56:60] == b"PK\6\7":  # the form for large archives, which torch.save always writes
+        length, offset, behind = *struct.unpack("<QQ", tail[40:56]), size - 98
+        found = tail[:4] == b"PK\6\6" and int.from_bytes(tail[64:72], "little") == behind
+    else:
+        length, offset, behind, found = *struct.unpack("<II", tail[88:96]), size - 22, True
+    if not found or tail[76:80] != b"PK\5\6" or tail[96:] != b"\0\0" or offset + length != behind:
+        raise CheckpointError(f"{path}: a damaged zip archive (its directory is not at its end). Copy the file again.")
+
+
+def _numpy_globals() -> list[Any]:
+    """What PyTorch has to let through so that numbers of numpy beside the weights do not make a file unreadable."""
+    scalar = np.float64(0).__reduce__()[0]
+    types = {type(np.dtype(code)) for code in NUMPY_TYPES}
+    return [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [np.dtype, *types]
+
+
 def _load(path: Path) -> Any:
     try:
         # As an open file: by a path, PyTorch would choose another reader for some endings.
-        with path.open("rb") as file, warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_globals()):
             warnings.simplefilter("ignore")  # about types of storages that only PyTorch itself can rename
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of any type: unpickling damaged data fails in many ways
-        raise CheckpointError(_refusal(path, str(error) or type(error).__name__)) from error
-
-
-def _refusal(path: Path, message: str) -> str:
-    found = re.search(r"GLOBAL (\S+)", message) or re.search(r"[Uu]nsupported (?:class|type) (\S+)", message)
-    if found:
-        return (
-            f"{path}: holds the code object {found[1].rstrip('.')} beside tensors; nothing of it was run. Where you "
-            "trust it, load it with the program that wrote it and save only the weights: "
-            "torch.save(model.state_dict(), 'weights.pth')."
-        )
-    lines = [line for line in message.splitlines() if line.strip() and not line.startswith("Weights only load failed")]
-    reason = lines[0].strip() if lines else "no reason given"
-    return (
-        f"{path}: PyTorch cannot read it ({reason[:300]}). The file is damaged or no file of torch.save; copy it again."
-    )
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Weights only load")]
+        reason = lines[0].strip()[:300] if lines else type(error).__name__
+        raise CheckpointError(
+            f"{path}: PyTorch cannot read it ({reason}). The file is damaged or no file of torch.save; copy it again."
+        ) from error
 
 
 def _tensors(loaded: Any, where: str) -> Iterator[tuple[str, Tensor]]:

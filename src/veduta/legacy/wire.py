@@ -46,6 +46,8 @@ def fields(data: memoryview, where: str) -> Iterator[Field]:
         start = position
         key, position = varint(data, position, where)
         number, kind = key >> 3, key & 7
+        if not number or number >> 29:
+            raise CheckpointError(f"{where}: {number} is no field number (byte {start:,}). Damaged file?")
         if kind == VARINT:
             value, position = varint(data, position, where)
             yield Field(number, kind, value)
@@ -56,8 +58,6 @@ def fields(data: memoryview, where: str) -> Iterator[Field]:
             length = 4 if kind == FIXED32 else 8
         else:
             raise CheckpointError(f"{where}: no field of kind {kind} is expected (byte {start:,}). Damaged file?")
-        if not number or number >> 29:
-            raise CheckpointError(f"{where}: {number} is no field number (byte {start:,}). Damaged file?")
         if length > len(data) - position:
             raise CheckpointError(
                 f"{where}: a field of {length:,} bytes at byte {start:,}, where {len(data) - position:,} are left. Cut "

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from veduta.config import nearest
@@ -109,6 +109,22 @@ class _WithoutValues(TorchFunctionMode):
 
 
 def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """As `build_model`, without values: names and shapes only, on the device "meta", in a fraction of the time."""
+    """As `build_model` in a fraction of the time: parameters have shapes only, on the device "meta".
+
+    Constants that are no part of the state dict, such as the mean of Normalize, have their values: numpy makes them.
+    """
     with torch.device("meta"), _WithoutValues():
         return build_model(name, num_classes, **options)
+
+
+def build_loaded(name: str, num_classes: int, weights: Mapping[str, Tensor], **options: Any) -> nn.Module:
+    """A model with these weights, which it takes as they are, without a copy and without initialisation.
+
+    Raises RuntimeError, as torch does, where names or shapes differ.
+    """
+    model = build_skeleton(name, num_classes, **options)
+    model.load_state_dict(weights, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # constants that torch made, as in some models of timm
+        model = build_model(name, num_classes, **options)
+        model.load_state_dict(weights)
+    return model

@@ -6,6 +6,7 @@ Dilated stages: Chen et al. 2017, https://arxiv.org/abs/1706.05587, sec. 3.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +39,9 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            constant = torch.from_numpy(np.array(values, np.float32)).view(-1, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std

@@ -6,7 +6,9 @@ Dvornik et al. 2017, https://arxiv.org/abs/1708.02813.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ASPECT_RATIOS = (1, 2, 1 / 2, 3, 1 / 3)
@@ -34,19 +36,18 @@ def prior_boxes(sizes: Sequence[int], scales: Sequence[float]) -> Tensor:
     the geometric mean of this level's and the next one's. Needs one more scale than sizes.
     """
     levels = zip(sizes, scales[:-1], scales[1:], strict=True)
-    return torch.cat([_level(size, scale, next_scale) for size, scale, next_scale in levels])
+    return torch.from_numpy(np.concatenate([_level(size, scale, next_scale) for size, scale, next_scale in levels]))
 
 
-def _level(size: int, scale: float, next_scale: float) -> Tensor:
+def _level(size: int, scale: float, next_scale: float) -> NDArray[np.float32]:
     # float32 and this order of operations throughout: bit by bit what the reference computes.
-    scales = torch.tensor([scale, next_scale])
-    roots = torch.tensor(ASPECT_RATIOS).sqrt()
-    square = scales.prod().sqrt()[None]
-    widths = torch.cat([scales[0] * roots, square])
-    heights = torch.cat([scales[0] / roots, square])
-    first = torch.tensor(0.5) / size
-    step = (1 - first - first) / max(size - 1, 1)
-    centres = first + torch.arange(size, dtype=torch.float32) * step
-    cells = (size, size, PRIORS_PER_CELL)
+    scales = np.array([scale, next_scale], np.float32)
+    roots = np.sqrt(np.array(ASPECT_RATIOS, np.float32))
+    square = np.sqrt(scales[:1] * scales[1:])
+    widths = np.concatenate([scales[0] * roots, square])
+    heights = np.concatenate([scales[0] / roots, square])
+    first = np.float32(0.5) / np.float32(size)
+    step = (1 - first - first) / np.float32(max(size - 1, 1))
+    centres = first + np.arange(size, dtype=np.float32) * step
     parts = (centres[None, :, None], centres[:, None, None], widths, heights)
-    return torch.stack([part.expand(cells) for part in parts], dim=-1).reshape(-1, 4)
+    return np.stack(np.broadcast_arrays(*parts), axis=-1).reshape(-1, 4)
