@@ -147,7 +147,6 @@ def test_losses_and_their_gradients_are_the_recorded_ones(case: int) -> None:
         np.testing.assert_allclose(leaf.grad.numpy(), recording[f"grad_{name}"], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.slow  # most of a minute
 def test_two_training_steps_agree_with_the_reference(priors: Tensor) -> None:
     """The recording asks for 1e-4 of the first losses and a few per cent of the norms of gradients.
 

@@ -137,7 +137,6 @@ class DeepLabTraining:
                 yield name, array.transpose(order) if array.ndim == 4 else array
 
 
-@pytest.mark.slow
 def test_two_steps_with_frozen_statistics_are_deeplabs() -> None:
     training = DeepLabTraining("deeplabv3plus_train_frozen_bn")
     arrays, meta = training.golden.arrays, training.golden.meta
@@ -158,7 +157,6 @@ def test_two_steps_with_frozen_statistics_are_deeplabs() -> None:
         near(state[training.ours[name]], expected, rtol=0, atol=5e-7, name=name)
 
 
-@pytest.mark.slow
 def test_a_step_with_statistics_of_the_batch_is_deeplabs() -> None:
     training = DeepLabTraining("deeplabv3plus_train_bn")
     arrays, meta = training.golden.arrays, training.golden.meta
