@@ -18,7 +18,7 @@ import torch
 from veduta.legacy.errors import CheckpointError
 
 _MOST_STEPS = 2_000_000  # of all pickles of a file; a tensor takes about 25
-_MOST_CALLS = 200_000  # each makes at most about 1 KB, a tensor; and PyTorch takes long for each
+_MOST_CALLS = 60_000  # each makes at most about 1 KB, a tensor; and PyTorch takes a tenth of a millisecond for each
 _MOST_ARGUMENTS = 1 << 18  # entries, sizes and letters that are copied, beside one for each step
 
 _STORAGES = {  # name in a pickle -> bytes of an element
