@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from veduta.checkpoint import METADATA_KEY
 from veduta.legacy.errors import CheckpointError
-from veduta.legacy.read import Format, Found, checkpoint_files, read_checkpoint, read_contents, recognise
+from veduta.legacy.read import Format, Found, read_checkpoint, recognise
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE = {"w": np.ones(3, np.float32)}
@@ -66,7 +66,7 @@ def test_mindspore_scalars_of_old_and_new_files_and_bfloat16_are_read(tmp_path: 
         mindspore_entry("note", "str", [], b"a text"),
     ]
     (tmp_path / "m.ckpt").write_bytes(b"".join(entries))
-    contents = read_contents(tmp_path / "m.ckpt")
+    contents = recognise(tmp_path / "m.ckpt").read()
     scalar = np.array(1.5, np.float32)
     same(contents.arrays, {"old": scalar, "new": scalar, "half": scalar.reshape(1), "none": np.zeros(0, np.float32)})
     assert contents.skipped == {"note": "of type 'str'"}
@@ -153,7 +153,7 @@ def test_damaged_constants_are_refused_with_their_nodes_name(tmp_path: Path, ten
 
 def test_constants_that_are_texts_are_skipped_and_named(tmp_path: Path) -> None:
     write_frozen_graph(tmp_path / "g.pb", ONE, nodes=node("t", "Const", tensor=typed("string", [], part(8, b"x"))))
-    contents = read_contents(tmp_path / "g.pb")
+    contents = recognise(tmp_path / "g.pb").read()
     same(contents.arrays, ONE)
     assert contents.skipped["t"] == "strings"
 
@@ -162,7 +162,7 @@ def test_constants_of_a_graph_that_were_no_variables_are_skipped_and_named(tmp_p
     late = node("late", "Const", tensor=tensor_proto(ONE["w"]))
     frozen = node("late/ReadVariableOp", "Identity", inputs=["late:0"])
     write_frozen_graph(tmp_path / "g.pb", ONE, nodes=frozen + late)  # a reader may come first
-    contents = read_contents(tmp_path / "g.pb")
+    contents = recognise(tmp_path / "g.pb").read()
     same(contents.arrays, {**ONE, "late": ONE["w"]})
     assert contents.skipped == dict.fromkeys(OPERATOR_CONSTANTS, "a constant of the graph")
 
@@ -175,7 +175,7 @@ def test_a_constant_that_an_identity_only_waits_for_is_no_variable(tmp_path: Pat
 def test_of_a_graph_without_identities_all_constants_of_numbers_with_a_fraction_are_read(tmp_path: Path) -> None:
     weights: dict[str, NDArray[Any]] = {"w": np.ones((3, 3), np.float32), "half": np.ones(2, np.float16)}
     write_frozen_graph(tmp_path / "g.pb", weights, optimised=True)
-    contents = read_contents(tmp_path / "g.pb")
+    contents = recognise(tmp_path / "g.pb").read()
     same(contents.arrays, {**weights, "sub/y": OPERATOR_CONSTANTS["sub/y"]})
     assert set(contents.skipped) == {"mul/x", "concat/axis", "ResizeBilinear/size", "AvgPool2D/Const"}
 
@@ -203,7 +203,7 @@ def test_formats_are_told_by_content_whatever_the_ending(tmp_path: Path) -> None
     save_file({"w": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "e.index")
     kinds = (Format.TORCH, Format.TORCH, Format.MINDSPORE, Format.TF_GRAPH, Format.SAFETENSORS)
     for path, kind in zip(sorted(tmp_path.iterdir()), kinds, strict=True):
-        assert recognise(path) == Found(kind, path) and checkpoint_files(path) == recognise(path).files() == [path]
+        assert recognise(path) == Found(kind, path) and recognise(path).files() == [path]
         same(read_checkpoint(path), ONE)
 
 

@@ -17,7 +17,7 @@ from checkpoint_writers import (
 )
 
 from veduta.legacy.errors import CheckpointError
-from veduta.legacy.read import checkpoint_files, read_checkpoint, read_contents
+from veduta.legacy.read import read_checkpoint, recognise
 from veduta.legacy.tf_bundle import Extent, slice_key
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -69,7 +69,7 @@ def test_every_variable_of_a_real_network_is_found() -> None:
 
 def test_all_types_and_shapes_come_back_from_several_data_files(prefix: Path) -> None:
     same(read_checkpoint(prefix), all_types())
-    assert [path.name for path in checkpoint_files(prefix)] == [
+    assert [path.name for path in recognise(prefix).files()] == [
         "model.ckpt-7.index",
         "model.ckpt-7.data-00000-of-00002",
         "model.ckpt-7.data-00001-of-00002",
@@ -92,7 +92,7 @@ def test_names_of_tensorflow_2_lose_their_suffix_and_its_object_graph_is_skipped
     kernel = np.ones((2, 2), np.float32)
     graph = {"_CHECKPOINTABLE_OBJECT_GRAPH": np.frombuffer(b"graph of objects", np.uint8)}
     write_tf_bundle(tmp_path / "m", {"model/kernel/.ATTRIBUTES/VARIABLE_VALUE": kernel}, strings=graph)
-    contents = read_contents(tmp_path / "m")
+    contents = recognise(tmp_path / "m").read()
     same(contents.arrays, {"model/kernel": kernel})
     assert contents.skipped == {"_CHECKPOINTABLE_OBJECT_GRAPH": "strings"}
 
@@ -185,7 +185,7 @@ def test_a_missing_data_file_is_named(prefix: Path) -> None:
     with pytest.raises(CheckpointError, match=r"data-00001-of-00002 is missing: .* speaks of 2 data files"):
         read_checkpoint(prefix)
     with pytest.raises(CheckpointError, match="is missing"):
-        checkpoint_files(prefix)
+        recognise(prefix).files()
 
 
 def changed(**numbers: int) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from checkpoint_writers import same
 
 from veduta.legacy.errors import CheckpointError
-from veduta.legacy.read import read_checkpoint, read_contents
+from veduta.legacy.read import read_checkpoint, recognise
 
 BOTH = pytest.mark.parametrize("new_format", [True, False])
 
@@ -371,7 +371,7 @@ def test_files_without_named_tensors_are_refused(tmp_path: Path, content: object
 
 def test_tensors_that_numpy_does_not_have_are_skipped_and_named(tmp_path: Path) -> None:
     content = {"w": torch.ones(3), "eight": torch.ones(2).to(torch.float8_e4m3fn)}
-    contents = read_contents(save(content, tmp_path / "m.pth"))
+    contents = recognise(save(content, tmp_path / "m.pth")).read()
     same(contents.arrays, {"w": np.ones(3, np.float32)})
     assert contents.skipped == {"eight": "a tensor of torch.float8_e4m3fn"}
 

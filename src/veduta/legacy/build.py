@@ -127,17 +127,21 @@ def _faults(
     weights = {target: value for target, value in values.items() if not target.endswith(COUNTERS)}
     if kinds := [f"{places[t]}: {value.dtype}" for t, value in weights.items() if value.dtype.kind != "f"]:
         yield f"weights must be floating-point numbers, found {_some(kinds)}. Quantised weights?"
-    if broken := [places[t] for t, value in weights.items() if not np.isfinite(_as_ours(value)).all()]:
+    if broken := [places[t] for t, value in weights.items() if not np.isfinite(_float32(value)).all()]:
         yield (
             f"values that are no finite numbers in {_some(broken)}: the training had failed. Take an earlier "
             "checkpoint."
         )
 
 
-def _as_ours(value: Array) -> Array:
-    """In C order, as float32 or int64, in this machine's order of bytes."""
+def _float32(value: Array) -> Array:
     with np.errstate(over="ignore"):  # what overflows becomes infinite, which is refused
-        return np.array(value, np.float32 if value.dtype.kind == "f" else np.int64, order="C")
+        return value.astype(np.float32, copy=False)
+
+
+def _as_ours(value: Array) -> Array:
+    """A copy in C order, as float32 or int64, in this machine's order of bytes."""
+    return np.array(value, np.float32 if value.dtype.kind == "f" else np.int64, order="C")
 
 
 def _with_type(row: Row, arrays: Mapping[str, Array]) -> Row:

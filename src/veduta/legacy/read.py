@@ -63,21 +63,11 @@ _SAMPLE = 4096  # bytes of a file that are looked at, besides those that its own
 
 
 def read_checkpoint(path: Path | str) -> dict[str, NDArray[Any]]:
-    """All arrays of a checkpoint by their names in it. Errors as in `read_contents`."""
-    return read_contents(path).arrays
-
-
-def read_contents(path: Path | str) -> Contents:
-    """All arrays of a checkpoint of any format, and the names of what else it holds.
+    """All arrays of a checkpoint of any format, by their names in it.
 
     Raises FileNotFoundError where there is nothing, CheckpointError for damage, unknown formats and empty checkpoints.
     """
-    return recognise(path).read()
-
-
-def checkpoint_files(path: Path | str) -> list[Path]:
-    """All files that belong to a checkpoint, the index of a TensorFlow bundle first. Errors as in `recognise`."""
-    return recognise(path).files()
+    return recognise(path).read().arrays
 
 
 def recognise(path: Path | str) -> Found:

@@ -76,9 +76,9 @@ def _checked_archive(path: Path) -> bytes:
                     f"{path}: the checksum of its part '{damaged}' does not fit. The file is damaged; copy it again."
                 )
             return archive.read(next(member for member in members if member.filename.endswith("/data.pkl")))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: a damaged zip archive ({error}). Copy the file again.") from error
 
 

@@ -4,7 +4,7 @@ Sources are a sample's place in the input: `i * in / out` ("legacy": no half-pix
 `i * (in - 1) / (out - 1)` ("aligned"). torch's own modes are the aligned one and the half-pixel one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,7 @@ def resize_legacy_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Shape: (..., h, w) -> (..., *size), any type.
     """
-    for axis, length in zip((-2, -1), size, strict=True):
-        if not _same(x.shape[axis], length):
-            x = x.index_select(axis % x.ndim, _legacy_places(x, axis, length))
-    return x
+    return _nearest(x, size, _legacy_places)
 
 
 def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -42,9 +39,13 @@ def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Shape: (..., h, w) -> (..., *size), any type.
     """
+    return _nearest(x, size, _aligned_places)
+
+
+def _nearest(x: Tensor, size: Sequence[int], places: Callable[[Tensor, int, int], Tensor]) -> Tensor:
     for axis, length in zip((-2, -1), size, strict=True):
         if not _same(x.shape[axis], length):
-            x = x.index_select(axis % x.ndim, _aligned_places(x, axis, length))
+            x = x.index_select(axis % x.ndim, places(x, axis, length))
     return x
 
 
