@@ -7,11 +7,11 @@ import pytest
 from layouts import TINY, paint, save
 
 from veduta.data.doctor import MOST_SHOWN, SplitSummary, check_samples
-from veduta.data.folder import Folder
+from veduta.data.folder import open_folder
 
 
 def check(root: Path) -> SplitSummary:
-    return check_samples(Folder(root, split="train"), name="split 'train'", progress=lambda done, total: None)
+    return check_samples(open_folder(root, "train"), name="split 'train'", progress=lambda done, total: None)
 
 
 def test_pixels_are_counted_per_class_and_void_apart(folder_root: Path) -> None:
@@ -24,7 +24,7 @@ def test_pixels_are_counted_per_class_and_void_apart(folder_root: Path) -> None:
 
 def test_progress_counts_to_the_end(folder_root: Path) -> None:
     calls: list[tuple[int, int]] = []
-    dataset = Folder(folder_root, split="train")
+    dataset = open_folder(folder_root, "train")
     check_samples(dataset, name="train", progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
 

@@ -11,8 +11,9 @@ import pytest
 from layouts import TINY, paint, save
 from stub_backend import StubBackend
 
-from veduta.data.camvid import CamVid
-from veduta.data.folder import Folder
+from veduta.data.camvid import open_camvid
+from veduta.data.folder import open_folder
+from veduta.data.layout import FileDataset
 from veduta.engine.evaluate import NUM_EXAMPLES, evaluate, read_ahead
 from veduta.engine.predictor import Predictor, batches_by_size
 from veduta.labels import LabelMap
@@ -22,7 +23,7 @@ from veduta.tasks.metrics import ConfusionMatrix
 
 def score(root: Path, backend: StubBackend | None = None, *, batch_size: int = 2) -> Evaluation:
     predictor = Predictor(backend or StubBackend())
-    return evaluate(predictor, Folder(root, split="val"), name="folder", split="val", batch_size=batch_size)
+    return evaluate(predictor, open_folder(root, "val"), name="folder", split="val", batch_size=batch_size)
 
 
 def add(root: Path, name: str, seed: int, size: tuple[int, int]) -> None:
@@ -47,7 +48,7 @@ def test_the_score_is_the_metric_over_all_pixels(folder_root: Path) -> None:
     add(folder_root, "z", 7, (40, 50))
     backend = StubBackend(blind_to=2)
     evaluation = score(folder_root, backend)
-    metric, dataset = ConfusionMatrix(TINY.num_classes), Folder(folder_root, split="val")
+    metric, dataset = ConfusionMatrix(TINY.num_classes), open_folder(folder_root, "val")
     for i in range(len(dataset)):
         mask = dataset[i].mask
         assert mask is not None
@@ -75,7 +76,7 @@ def test_images_of_different_sizes_are_scored_at_their_own_size(folder_root: Pat
 
 
 def test_images_of_one_size_share_a_batch(folder_root: Path) -> None:
-    dataset = Folder(folder_root, split="val")
+    dataset = open_folder(folder_root, "val")
     samples = [dataset[0], dataset[1], dataset[2], dataset[0]]
     assert [len(batch) for batch in batches_by_size(samples, 3)] == [3, 1]
     assert list(batches_by_size([], 3)) == []
@@ -100,8 +101,8 @@ def test_when_every_image_fails_there_is_no_score(folder_root: Path) -> None:
 
 
 def test_an_image_counted_twice_is_not_proved(folder_root: Path) -> None:
-    dataset = Folder(folder_root, split="val")
-    dataset.pairs, dataset.names = 2 * dataset.pairs[:1], 2 * dataset.names[:1]
+    dataset = open_folder(folder_root, "val")
+    dataset.keys = 2 * list(dataset.keys[:1])
     evaluation = evaluate(Predictor(StubBackend()), dataset, name="folder", split="twice", batch_size=2)
     assert evaluation.images_counted == evaluation.images_total == 2 and not evaluation.proved
 
@@ -109,7 +110,7 @@ def test_an_image_counted_twice_is_not_proved(folder_root: Path) -> None:
 def test_progress_reaches_the_end_even_where_the_last_image_fails(folder_root: Path) -> None:
     (folder_root / "images/val/sub/c.png").write_bytes(b"")
     calls: list[tuple[int, int]] = []
-    dataset = Folder(folder_root, split="val")
+    dataset = open_folder(folder_root, "val")
     predictor = Predictor(StubBackend())
 
     def progress(done: int, total: int) -> None:
@@ -122,7 +123,7 @@ def test_progress_reaches_the_end_even_where_the_last_image_fails(folder_root: P
 def test_other_classes_than_the_models_are_refused(camvid_root: Path) -> None:
     expected = r"the model knows 3 classes \(sky, road, car\), the data 11 \(sky, building, .*must be the same"
     with pytest.raises(ValueError, match=expected):
-        evaluate(Predictor(StubBackend()), CamVid(camvid_root, split="val"), name="c", split="val", batch_size=2)
+        evaluate(Predictor(StubBackend()), open_camvid(camvid_root, "val"), name="c", split="val", batch_size=2)
 
 
 def test_classes_in_another_order_are_refused(folder_root: Path) -> None:
@@ -183,7 +184,7 @@ def test_the_best_and_the_worst_images_are_kept_in_order(folder_root: Path) -> N
 
 
 def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
-    class Counted(Folder):
+    class Counted(FileDataset[Any]):
         started = 0
 
         def __getitem__(self, index: int) -> Any:
@@ -192,19 +193,20 @@ def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
 
     for i in range(20):
         add(folder_root, f"n{i:02}", i, (8, 8))
-    dataset = Counted(folder_root, split="val")
+    opened = open_folder(folder_root, "val")
+    dataset = Counted(opened.labels, opened.keys, opened.record_of)
     names = []
     for done, sample in enumerate(read_ahead(dataset, depth=3), start=1):
         assert not isinstance(sample, tuple)
         names.append(sample.name)
         assert dataset.started <= done + 3
-    assert names == dataset.names
+    assert names == [name for name, _, _ in opened.keys]
 
 
 def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_so(folder_root: Path) -> None:
     backend = StubBackend()
     backend.info = replace(backend.info, recipe=replace(backend.info.recipe, flip_test=True))
-    dataset = Folder(folder_root, split="val")
+    dataset = open_folder(folder_root, "val")
     evaluation = evaluate(Predictor(backend), dataset, name="folder", split="val", batch_size=2)
     assert backend.batch_sizes == [2, 2, 1, 1]
     assert evaluation.scores.mean_iou == 1  # mirrored back before the mean

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from veduta.config import Augment, Data
-from veduta.data.folder import Folder
+from veduta.data.folder import open_folder
 from veduta.data.loader import AugmentedSamples, DrawBatches, train_loader
 from veduta.data.sample import Batch, InMemory
 
@@ -21,7 +21,7 @@ DATA = Data(
 
 def batches(root: Path, *, seed: int = 0, workers: int = 0, steps: int = 4) -> list[Batch]:
     data = Data(**{**vars(DATA), "workers": workers})
-    return list(train_loader(Folder(root, split="train"), data, steps=steps, seed=seed, pin_memory=False))
+    return list(train_loader(open_folder(root, "train"), data, steps=steps, seed=seed, pin_memory=False))
 
 
 def equal(a: list[Batch], b: list[Batch]) -> bool:
@@ -69,7 +69,7 @@ def test_batches_are_the_same_again_and_others_with_another_seed(folder_root: Pa
 
 
 def test_samples_kept_in_memory_are_read_once_and_cannot_be_changed(folder_root: Path) -> None:
-    dataset = InMemory(Folder(folder_root, split="train"))
+    dataset = InMemory(open_folder(folder_root, "train"))
     sample = dataset[0]
     assert dataset[0] is sample
     assert len(dataset) == 3
@@ -97,7 +97,7 @@ def test_batches_have_the_crop_size_and_are_uint8(folder_root: Path) -> None:
 
 
 def test_a_sample_is_augmented_anew_in_each_epoch(folder_root: Path) -> None:
-    samples = AugmentedSamples(Folder(folder_root, split="train"), DATA, seed=0)
+    samples = AugmentedSamples(open_folder(folder_root, "train"), DATA, seed=0)
     first, again, later = samples[(0, 1)], samples[(0, 1)], samples[(1, 1)]
     assert (first.image == again.image).all()
     assert not np.array_equal(first.image, later.image)

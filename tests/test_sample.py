@@ -13,7 +13,10 @@ from layouts import TINY, paint, save
 from numpy.typing import NDArray
 from PIL import Image
 
-from veduta.data.sample import Sample, collate, read_ids, read_pair, read_rgb, to_unit_range
+from veduta.data.images import read_mask, read_rgb
+from veduta.data.layout import Record, read_record
+from veduta.data.sample import Sample, collate, to_unit_range
+from veduta.data.stored import Stored
 
 IMAGE, TRAIN_IDS = paint(0, TINY.num_classes)
 FILE_IDS = TINY.decode(TRAIN_IDS)
@@ -41,9 +44,13 @@ def rotated(pixels: NDArray[np.uint8], path: Path) -> Path:
     return path
 
 
+def read_pair(image: Path, mask: Path) -> Sample:
+    return read_record(Record(name="a", image=Stored(image), mask=Stored(mask)), TINY)
+
+
 def test_a_pair_comes_out_as_pixels_and_train_ids(tmp_path: Path) -> None:
     image, mask = save(tmp_path / "a.png", IMAGE), save(tmp_path / "a_mask.png", FILE_IDS)
-    sample = read_pair(image, mask, TINY, name="a")
+    sample = read_pair(image, mask)
     assert sample.name == "a" and sample.mask is not None
     assert sample.image.dtype == sample.mask.dtype == np.uint8
     assert (sample.image == IMAGE).all() and (sample.mask == TRAIN_IDS).all()
@@ -72,25 +79,25 @@ def test_a_palette_mask_keeps_its_indices(tmp_path: Path) -> None:
     mask = Image.fromarray(FILE_IDS)
     mask.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
     mask.save(tmp_path / "mask.png")
-    assert (read_ids(tmp_path / "mask.png", TINY) == TRAIN_IDS).all()
+    assert (read_mask(tmp_path / "mask.png", TINY) == TRAIN_IDS).all()
 
 
 def test_images_and_masks_are_upright_by_their_exif_orientation(tmp_path: Path) -> None:
     image, mask = rotated(IMAGE, tmp_path / "image.png"), rotated(FILE_IDS, tmp_path / "mask.png")
-    sample = read_pair(image, mask, TINY, name="a")
+    sample = read_pair(image, mask)
     assert (sample.image == IMAGE).all()
     assert sample.mask is not None and (sample.mask == TRAIN_IDS).all()
 
 
 def test_a_rotated_photo_fits_a_mask_that_was_drawn_upright(tmp_path: Path) -> None:
     image, mask = rotated(IMAGE, tmp_path / "image.jpg"), save(tmp_path / "mask.png", FILE_IDS)
-    assert read_pair(image, mask, TINY, name="a").image.shape == IMAGE.shape
+    assert read_pair(image, mask).image.shape == IMAGE.shape
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     image, mask = save(tmp_path / "image.png", IMAGE), save(tmp_path / "mask.png", FILE_IDS[:, :-1])
     with pytest.raises(ValueError, match=r"mask\.png: the mask is 31 x 24, its image .*image\.png is 32 x 24"):
-        read_pair(image, mask, TINY, name="a")
+        read_pair(image, mask)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +109,18 @@ def test_a_mask_that_is_no_8_bit_index_is_refused_with_its_mode(
 ) -> None:
     path = save(tmp_path / "mask.png", pixels)
     with pytest.raises(ValueError, match=rf"mask\.png: a mask must hold one 8-bit class index.*mode {mode}\."):
-        read_ids(path, TINY)
+        read_mask(path, TINY)
 
 
 def test_a_foreign_value_is_refused_with_the_mask_file(tmp_path: Path) -> None:
     mask = FILE_IDS.copy()
     mask[3, 5] = 77
     with pytest.raises(ValueError, match=r"mask\.png: value 77 at row 3, column 5 \(1 pixels\)"):
-        read_ids(save(tmp_path / "mask.png", mask), TINY)
+        read_mask(save(tmp_path / "mask.png", mask), TINY)
 
 
 def read_tiny_ids(path: Path) -> NDArray[np.uint8]:
-    return read_ids(path, TINY)
+    return read_mask(path, TINY)
 
 
 READERS = (read_rgb, read_tiny_ids)
@@ -215,4 +222,4 @@ def test_a_grey_mask_of_few_bits_is_refused_because_reading_would_stretch_its_va
     body = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
     with pytest.raises(ValueError, match="2 or 4 bits"):
-        read_ids(path, TINY)
+        read_mask(path, TINY)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from veduta.config import Data
+from veduta.data import open_dataset
 from veduta.data.sample import Sample
 from veduta.data.scenes import SPLITS, Scenes
 from veduta.data.scenes.kinds import COUNTABLE
@@ -17,7 +19,7 @@ Splits = dict[str, list[Sample]]
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     """The first 40 samples of each split."""
-    return {split: [Scenes(None, split=split)[i] for i in range(40)] for split in SPLITS}
+    return {split: [Scenes(split)[i] for i in range(40)] for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_a_sample_has_the_promised_shapes_and_types(samples: list[Sample]) -> No
 
 
 def test_a_sample_is_the_same_in_whatever_order_it_is_read(splits: Splits) -> None:
-    again = Scenes(None, split="val")
+    again = Scenes("val")
     for i in (9, 3, 0, 3):
         first, second = splits["val"][i], again[i]
         assert first.name == second.name and first.scene_class == second.scene_class
@@ -103,7 +105,7 @@ def test_colour_alone_does_not_tell_the_classes_apart(samples: list[Sample]) -> 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_samples_end_with_the_split(split: str) -> None:
-    scenes = Scenes(None, split=split)
+    scenes = Scenes(split)
     assert len(scenes) == SPLITS[split]
     for i in (len(scenes), -1):
         with pytest.raises(IndexError, match=f"0 to {len(scenes) - 1}"):
@@ -112,9 +114,9 @@ def test_samples_end_with_the_split(split: str) -> None:
 
 def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'dev'.*train, val, test"):
-        Scenes(None, split="dev")
+        Scenes("dev")
 
 
 def test_a_root_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="generated.*Leave out --data"):
-        Scenes(tmp_path, split="train")
+        open_dataset(Data(dataset="scenes", root=str(tmp_path)), "train")

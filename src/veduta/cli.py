@@ -223,7 +223,8 @@ def _list_recipes() -> list[str]:
 def _list_data() -> list[str]:
     from veduta.data import DATASETS
 
-    return [", ".join(DATASETS)]
+    lines = [f"{name:12} {layout.about}" for name, layout in DATASETS.items()]
+    return [*lines, f"{'scenes':12} generated street scenes: masks, boxes and a scene class"]
 
 
 def _list_models() -> list[str]:

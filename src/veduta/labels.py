@@ -77,7 +77,7 @@ class LabelMap:
         palette[: self.num_classes] = [c.color for c in self.classes]
         return palette
 
-    def encode(self, mask: NDArray[np.uint8], *, path: Path) -> NDArray[np.uint8]:
+    def encode(self, mask: NDArray[np.uint8], *, path: object) -> NDArray[np.uint8]:
         """File ids (H, W) uint8 -> train ids (H, W) uint8, void as `IGNORE_INDEX`.
 
         Raises ValueError naming `path`, the first foreign value, its pixel count and its place.

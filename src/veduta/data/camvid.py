@@ -7,12 +7,15 @@ Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 2009. 367 tr
 and the same for val and test.
 """
 
+from functools import partial
 from pathlib import Path
 
-from veduta.data.sample import Sample, read_pair
+from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats, unknown_split
+from veduta.data.stored import Stored
 from veduta.labels import LabelClass, LabelMap
 
 SPLITS = ("train", "val", "test")
+PUBLISHED = "/SegNet/CamVid/"  # where the authors' lists say the data set is
 
 CLASSES = {
     "sky": (128, 128, 128),
@@ -28,42 +31,49 @@ CLASSES = {
     "bicyclist": (0, 128, 192),
 }
 
+LABELS = LabelMap(
+    name="camvid",
+    classes=tuple(LabelClass(file_id=i, name=n, color=c) for i, (n, c) in enumerate(CLASSES.items())),
+    void_ids=(11,),
+)
 
-class CamVid:
+Pair = tuple[str, str]  # image and mask, relative to the root
+
+
+def open_camvid(root: Path, split: str) -> FileDataset[Pair]:
     """Images and masks of one split, in the order of its list file."""
+    root = root / "CamVid" if (root / "CamVid").is_dir() else root
+    if split not in SPLITS:
+        raise unknown_split("CamVid", split, SPLITS)
+    index = root / f"{split}.txt"
+    if not index.is_file():
+        raise FileNotFoundError(f"{index} not found. --data must be the CamVid folder that holds it, got {root}.")
+    pairs: list[Pair] = []
+    for number, line in read_lines(index):
+        match line.split():
+            case [image, mask]:
+                pairs.append((image.removeprefix(PUBLISHED), mask.removeprefix(PUBLISHED)))
+            case _:
+                raise ValueError(f"{index}, line {number}: expected `image mask`, found '{line}'.")
+    if not pairs:
+        raise ValueError(f"{index} lists no images.")
+    refuse_repeats(pairs, index)
+    return FileDataset(LABELS, pairs, partial(_record, root))
 
-    labels = LabelMap(
-        name="camvid",
-        classes=tuple(LabelClass(file_id=i, name=n, color=c) for i, (n, c) in enumerate(CLASSES.items())),
-        void_ids=(11,),
-    )
 
-    def __init__(self, root: Path | None, *, split: str) -> None:
-        if root is None:
-            raise ValueError(
-                "dataset camvid needs --data PATH, the folder that holds train.txt, train/ and trainannot/."
-            )
-        root = root / "CamVid" if (root / "CamVid").is_dir() else root
-        if split not in SPLITS:
-            raise ValueError(f"CamVid has the splits {', '.join(SPLITS)}, not '{split}'.")
-        index = root / f"{split}.txt"
-        if not index.is_file():
-            raise FileNotFoundError(f"{index} not found. --data must be the CamVid folder that holds it, got {root}.")
-        self.root = root
-        self.pairs: list[tuple[str, str]] = []
-        published = "/SegNet/CamVid/"  # where the authors' lists say the data set is
-        for number, line in enumerate(index.read_text().splitlines(), start=1):
-            match line.split():
-                case [image, mask]:
-                    self.pairs.append((image.removeprefix(published), mask.removeprefix(published)))
-                case [_, *_]:
-                    raise ValueError(f"{index}, line {number}: expected `image mask`, found '{line}'.")
-        if not self.pairs:
-            raise ValueError(f"{index} lists no images.")
+def _record(root: Path, pair: Pair) -> Record:
+    image, mask = pair
+    return Record(name=Path(image).stem, image=Stored(root / image), mask=Stored(root / mask))
 
-    def __len__(self) -> int:
-        return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Sample:
-        image, mask = self.pairs[index]
-        return read_pair(self.root / image, self.root / mask, self.labels, name=Path(image).stem)
+def _splits(root: Path) -> tuple[str, ...]:
+    root = root / "CamVid" if (root / "CamVid").is_dir() else root
+    return tuple(s for s in SPLITS if (root / f"{s}.txt").is_file() and (root / f"{s}annot").is_dir())
+
+
+LAYOUT = Layout(
+    open=open_camvid,
+    splits=_splits,
+    about="CamVid, 11 classes, in the layout of the SegNet tutorial",
+    special_case_of=("lists",),
+)

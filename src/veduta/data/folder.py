@@ -9,62 +9,55 @@ or, with lists instead of split folders:
 
 from pathlib import Path
 
-from veduta.data.sample import Sample, read_pair
-from veduta.labels import LabelMap, read_label_map
+from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats
+from veduta.data.stored import Stored
+from veduta.labels import read_label_map
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
+Name = tuple[str, Path, Path]  # name below the split, image, mask
 
-class Folder:
+
+def open_folder(root: Path, split: str) -> FileDataset[Name]:
     """Images and masks of one split, paired by name, in sorted (folders) or listed (lists) order."""
+    for part in (root, root / "images", root / "masks"):
+        if not part.is_dir():
+            raise FileNotFoundError(f"folder {part} not found. Expected images/ and masks/ below --data {root}.")
+    labels = read_label_map(_label_file(root))
+    split_list = root / f"{split}.txt"
+    if split_list.is_file():
+        images, masks = root / "images", root / "masks"
+        wanted = [Path(line) for _, line in read_lines(split_list)]
+        wanted = [n.with_suffix("") if n.suffix.lower() in IMAGE_ENDINGS else n for n in wanted]
+    elif (root / "images" / split).is_dir():
+        images, masks = root / "images" / split, root / "masks" / split
+        wanted = sorted(p.relative_to(images).with_suffix("") for p in _images_below(images))
+    else:
+        known = _splits(root)
+        raise FileNotFoundError(
+            f"split '{split}' not found: neither {split_list} nor the folder {root / 'images' / split} exists."
+            + (f" Splits here: {', '.join(known)}." if known else " Make one of them.")
+        )
+    files = _by_stem(images)
+    missing = [n for n in wanted if n not in files]
+    if missing:
+        raise FileNotFoundError(f"{split_list} lists {missing[0]}, but no image of that name is in {images}.")
+    refuse_repeats(wanted, split_list)
+    if not wanted:
+        raise ValueError(f"split '{split}' of {root} holds no images ({', '.join(IMAGE_ENDINGS)}).")
+    pairs = {name: (files[name], masks / name.parent / f"{name.name}.png") for name in wanted}
+    without = [mask for _, mask in pairs.values() if not mask.is_file()]
+    if without:
+        raise FileNotFoundError(
+            f"{without[0]} not found: {len(without)} of {len(pairs)} images of split '{split}' have no mask. "
+            "A mask has the name of its image and ends in .png."
+        )
+    return FileDataset(labels, [(n.as_posix(), *pair) for n, pair in pairs.items()], _record)
 
-    labels: LabelMap
 
-    def __init__(self, root: Path | None, *, split: str) -> None:
-        if root is None:
-            raise ValueError("dataset folder needs --data PATH, the folder that holds images/ and masks/.")
-        for part in (root, root / "images", root / "masks"):
-            if not part.is_dir():
-                raise FileNotFoundError(f"folder {part} not found. Expected images/ and masks/ below --data {root}.")
-        self.labels = read_label_map(_label_file(root))
-        split_list = root / f"{split}.txt"
-        if split_list.is_file():
-            names = split_list.read_text().split("\n")
-            images, masks = root / "images", root / "masks"
-            wanted = [Path(name.strip()) for name in names if name.strip()]
-            wanted = [n.with_suffix("") if n.suffix.lower() in IMAGE_ENDINGS else n for n in wanted]
-        elif (root / "images" / split).is_dir():
-            images, masks = root / "images" / split, root / "masks" / split
-            wanted = sorted(p.relative_to(images).with_suffix("") for p in _images_below(images))
-        else:
-            raise FileNotFoundError(
-                f"split '{split}' not found: neither {split_list} nor the folder {root / 'images' / split} exists."
-                f"{_known_splits(root)}"
-            )
-        files = _by_stem(images)
-        missing = [n for n in wanted if n not in files]
-        if missing:
-            raise FileNotFoundError(f"{split_list} lists {missing[0]}, but no image of that name is in {images}.")
-        self.pairs = [(files[name], masks / name.parent / f"{name.name}.png") for name in wanted]
-        if len(set(wanted)) < len(wanted):
-            twice = next(name for name in wanted if wanted.count(name) > 1)
-            raise ValueError(f"{split_list} lists {twice} more than once; every image counts once. Take one line out.")
-        if not self.pairs:
-            raise ValueError(f"split '{split}' of {root} holds no images ({', '.join(IMAGE_ENDINGS)}).")
-        without = [mask for _, mask in self.pairs if not mask.is_file()]
-        if without:
-            raise FileNotFoundError(
-                f"{without[0]} not found: {len(without)} of {len(self.pairs)} images of split '{split}' have no mask. "
-                "A mask has the name of its image and ends in .png."
-            )
-        self.names = [name.as_posix() for name in wanted]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, mask = self.pairs[index]
-        return read_pair(image, mask, self.labels, name=self.names[index])
+def _record(key: Name) -> Record:
+    name, image, mask = key
+    return Record(name=name, image=Stored(image), mask=Stored(mask))
 
 
 def _label_file(root: Path) -> Path:
@@ -94,8 +87,12 @@ def _by_stem(images: Path) -> dict[Path, Path]:
     return files
 
 
-def _known_splits(root: Path) -> str:
+def _splits(root: Path) -> tuple[str, ...]:
+    if not (root / "images").is_dir() or not (root / "masks").is_dir():
+        return ()
     lists = {p.stem for p in root.glob("*.txt")}
     folders = {p.name for p in (root / "images").iterdir() if p.is_dir()}
-    known = sorted(lists | folders)
-    return f" Splits here: {', '.join(known)}." if known else " Make one of them."
+    return tuple(sorted(lists | folders))
+
+
+LAYOUT = Layout(open=open_folder, splits=_splits, about="your own images and index masks, in folders")

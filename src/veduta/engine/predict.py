@@ -12,7 +12,7 @@ from PIL import Image
 
 from veduta.checkpoint import check_new_folder, write_atomically, write_text
 from veduta.data.folder import IMAGE_ENDINGS
-from veduta.data.sample import read_rgb
+from veduta.data.images import read_rgb
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.labels import LabelMap

@@ -17,7 +17,7 @@ from PIL import Image
 
 from veduta import __version__
 from veduta.checkpoint import write_text
-from veduta.data.sample import read_rgb
+from veduta.data.images import read_rgb
 from veduta.labels import IGNORE_INDEX, LabelMap
 from veduta.tasks.evaluation import Evaluation, Example, percent
 from veduta.tasks.prediction import draw_mask

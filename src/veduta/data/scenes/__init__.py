@@ -4,8 +4,6 @@
 `buildings`, `roadside`, `vehicles` and `people` are painted on it from far to near; `develop` reads the sample off.
 """
 
-from pathlib import Path
-
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -31,9 +29,7 @@ class Scenes(Dataset[Sample]):
     labels: LabelMap = SCENES
     scene_classes: tuple[str, ...] = tuple(LIGHTS)
 
-    def __init__(self, root: Path | None, *, split: str) -> None:
-        if root is not None:
-            raise ValueError(f"scenes are generated and read no files, got root {root}. Leave out --data.")
+    def __init__(self, split: str) -> None:
         if split not in SPLITS:
             raise ValueError(f"unknown split '{split}' of scenes; choose one of {', '.join(SPLITS)}.")
         self.split = split
