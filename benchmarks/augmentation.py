@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.timing import Round, compare
-from veduta.data.geometry import MEAN_COLOR, draw_window, warp
+from veduta.data.augment.geometry import MEAN_COLOR, draw_window, warp
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
 

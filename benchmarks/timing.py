@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "torchmetrics", "opencv-python-headless", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "torchmetrics", "opencv-python-headless", "pillow", "numpy")
 
 Round = dict[str, Callable[[], object]]  # name of a rival -> one call of it
 

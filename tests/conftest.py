@@ -14,3 +14,9 @@ def camvid_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder_root(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the check of a data set remembers stays out of the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -22,9 +22,8 @@ from veduta.checkpoint import (
     load_model,
     load_weights,
     save_model,
-    write_atomically,
-    write_text,
 )
+from veduta.files import replacing, write_text
 
 INFO = ModelInfo(
     recipe=replace(RECIPE, model_options={"output_stride": 8, "rate": 1.0, "aux": True, "kind": "8"}),
@@ -148,12 +147,9 @@ def test_a_missing_file_is_named(tmp_path: Path, load: Callable[[Path], object])
 def test_a_crash_while_writing_leaves_the_old_file_and_nothing_else(saved: Path, failure: BaseException) -> None:
     before = saved.read_bytes()
 
-    def write(temporary: Path) -> None:
+    with pytest.raises(type(failure)), replacing(saved) as temporary:
         temporary.write_bytes(b"half")
         raise failure
-
-    with pytest.raises(type(failure)):
-        write_atomically(saved, write)
     assert saved.read_bytes() == before
     assert temporaries(saved.parent) == []
 

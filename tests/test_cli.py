@@ -172,7 +172,7 @@ def test_bad_data_is_one_error_before_the_first_step(fault: str, tmp_path: Path)
         words = [str(mask), "10 x 20", "32 x 24"]
         save(mask, np.zeros((20, 10), np.uint8))
     else:
-        words = [str(image), "cannot be decoded"]
+        words = [str(image), "broken or cut off"]
         image.write_bytes(image.read_bytes()[:200])
     result = veduta("train", "folder-cpu", "--data", data, "--out", tmp_path / "run", *SMALL)
     expect_mistake(result, *words)

@@ -19,7 +19,7 @@ from veduta.config import (
     recipe_to_json,
     set_fields,
 )
-from veduta.data import DATASETS
+from veduta.data import DATASETS, GENERATED
 from veduta.models import MODELS
 from veduta.recipes import RECIPES, find_recipe
 
@@ -48,7 +48,7 @@ def another_value(path: str) -> Any:
     if get_origin(hint) is Literal:
         return get_args(hint)[-1]
     if get_origin(hint) is tuple:
-        return (33, 65)
+        return (0.25, 0.5) if leaf == "area" else (33, 65)
     return {int: 4, float: 0.25, str: "other", bool: True}.get(hint, {"output_stride": 16})
 
 
@@ -76,10 +76,13 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
 @pytest.mark.parametrize("path", field_paths())
 def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
     value = another_value(path)
-    changed = set_fields(RECIPE, [f"{path}={value if isinstance(value, str) else json.dumps(value)}"])
+    of_images = path.split(".")[-1] in ("pipeline", "area", "crop_by", "policy", "policy_first", "lighting")
+    augment = Augment(pipeline="window" if path.endswith("pipeline") else "imagenet")
+    recipe = replace(RECIPE, data=replace(RECIPE.data, augment=augment)) if of_images else RECIPE
+    changed = set_fields(recipe, [f"{path}={value if isinstance(value, str) else json.dumps(value)}"])
     assert value_at(changed, path) == value
-    differing = [p for p in field_paths() if value_at(changed, p) != value_at(RECIPE, p)]
-    assert differing == ([path] if value != value_at(RECIPE, path) else [])
+    differing = [p for p in field_paths() if value_at(changed, p) != value_at(recipe, p)]
+    assert differing == ([path] if value != value_at(recipe, path) else [])
     assert recipe_from_json(recipe_to_json(changed), source="recipe.json") == changed
 
 
@@ -111,7 +114,7 @@ def test_every_field_refuses_a_value_of_another_type_by_name(path: str) -> None:
         ("optim.lr=Infinity", r"optim\.lr: Input should be a finite number, got inf"),
         ("steps=1.5", r"steps: Input should be a valid integer.*got 1\.5"),
         ("precision=fp8", r"precision: Input should be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
-        ("data.crop_size=[32, 96]", r"data: crop_size must be at least 33 x 33, got \(32, 96\)"),
+        ("data.crop_size=[31, 96]", r"data: crop_size must be at least 32 x 32, got \(31, 96\)"),
         ("data.crop_size=[96]", r"data\.crop_size\.1: Field required"),
         ("data.augment.scale=[2, 1]", r"data\.augment: scale must be \(low, high\) with 0 < low <= high"),
         ("model_options.output_stride=[8]", r"model_options\.output_stride.*got \[8\]"),
@@ -183,7 +186,7 @@ def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
 def test_every_recipe_comes_back_equal_and_names_what_exists(name: str) -> None:
     recipe = RECIPES[name]()
     assert recipe_from_json(recipe_to_json(recipe), source=name) == recipe
-    assert recipe.name == name and recipe.model in MODELS and recipe.data.dataset in DATASETS
+    assert recipe.name == name and recipe.model in MODELS and recipe.data.dataset in {**DATASETS, **GENERATED}
     assert RECIPES[name].__doc__
 
 
@@ -208,5 +211,35 @@ def test_a_recipe_that_is_not_utf8_is_refused_by_its_name(tmp_path: Path) -> Non
 
 
 def test_a_value_out_of_bounds_is_said_once() -> None:
-    with pytest.raises(ValueError, match=r"crop_size must be at least 33 x 33, got \(0, 0\)\.$"):
+    with pytest.raises(ValueError, match=r"crop_size must be at least 32 x 32, got \(0, 0\)\.$"):
         set_fields(find_recipe("demo"), ["data.crop_size=[0,0]"])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.augment.focus=0.5", "pipeline deeplab does not read focus; window would"),
+        ("data.augment.area=[0.1,1]", "pipeline deeplab does not read area; imagenet would"),
+        ("data.augment.brightness=0.2", "pipeline deeplab does not read brightness; window and imagenet would"),
+    ],
+)
+def test_a_field_that_the_pipeline_would_ignore_is_refused(assignment: str, message: str) -> None:
+    recipe = set_fields(find_recipe("demo"), ['data.augment={"pipeline":"deeplab"}'])
+    with pytest.raises(ValueError, match=message):
+        set_fields(recipe, [assignment])
+
+
+def test_blitznets_squares_need_a_square_crop() -> None:
+    with pytest.raises(ValueError, match=r"pipeline blitznet makes squares, got crop_size \(161, 193\)"):
+        set_fields(find_recipe("demo"), ['data.augment={"pipeline":"blitznet"}'])
+
+
+def test_fields_that_only_go_together_may_be_set_in_any_order() -> None:
+    assignments = ["data.augment.policy=randaugment", "data.augment.pipeline=imagenet", "data.augment.scale=[1,1]"]
+    recipe = set_fields(RECIPE, assignments)
+    assert recipe == set_fields(RECIPE, assignments[::-1])
+    assert recipe.data.augment == Augment(pipeline="imagenet", policy="randaugment")
+    with pytest.raises(
+        ValueError, match=r"^--set data\.augment\.policy=randaugment: data\.augment: pipeline window does not"
+    ):
+        set_fields(RECIPE, assignments[:1])

@@ -11,9 +11,9 @@ import pytest
 from layouts import TINY, paint, save
 from stub_backend import StubBackend
 
-from veduta.data.camvid import open_camvid
-from veduta.data.folder import open_folder
 from veduta.data.layout import FileDataset
+from veduta.data.layouts.camvid import open_camvid
+from veduta.data.layouts.folder import open_folder
 from veduta.engine.evaluate import NUM_EXAMPLES, evaluate, read_ahead
 from veduta.engine.predictor import Predictor, batches_by_size
 from veduta.labels import LabelMap

@@ -1,11 +1,13 @@
 """Promises of the warp: exact where it can be exact, and image, mask and boxes always move together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from layouts import paint
 from numpy.typing import NDArray
 
-from veduta.data.geometry import MEAN_COLOR, Interval, Window, draw_focus, draw_window, warp, warp_boxes
+from veduta.data.augment.geometry import MEAN_COLOR, Interval, Window, draw_focus, draw_window, warp, warp_boxes
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
 
@@ -161,3 +163,9 @@ def test_the_focus_is_each_class_of_the_mask_as_often_and_never_void() -> None:
     assert 150 < rare < 250
     assert all(place is not None and mask[place] != IGNORE_INDEX for place in drawn)
     assert draw_focus(np.full((4, 4), IGNORE_INDEX, np.uint8), rng) is None
+
+
+def test_marks_of_difficult_objects_stay_with_their_boxes() -> None:
+    sample = replace(SAMPLE, box_difficult=np.array([False, True]))
+    warped = warp(sample, window((0, HEIGHT), (21, 51), (0, HEIGHT), (0, 30)), (HEIGHT, 30))
+    assert warped.box_difficult is not None and warped.box_difficult.tolist() == [True]

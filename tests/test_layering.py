@@ -14,7 +14,7 @@ SOURCE = Path(veduta.__file__).parent
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROWS = (  # as in the design: each imports from the rows above it, never sideways
-    ("ops", "config", "labels", "device"),
+    ("ops", "config", "labels", "files", "device"),
     ("models", "data", "recipes"),
     ("tasks", "checkpoint"),
     ("backends", "legacy"),

@@ -273,8 +273,53 @@ def test_images_and_classes_of_a_batch_are_mixed_alike() -> None:
     images = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     classes = torch.arange(6)
     batch = Batch(torch.zeros(6, 3, 4, 5, dtype=torch.uint8), None, tuple("abcdef"), scene_classes=classes)
-    mixed, soft = mix_batch(images, batch, 6, alpha=0.2, rng=np.random.default_rng(3))
+    mixed, soft = mix_batch(images, batch, 6, mixup=0.2, cutmix=0, rng=np.random.default_rng(3))
     assert soft.scene_classes is not None
     torch.testing.assert_close(mixed, torch.einsum("nk,kchw->nchw", soft.scene_classes, images))
     assert not torch.equal(soft.scene_classes, F.one_hot(classes).float())
     assert torch.equal(batch.scene_classes, classes)  # type: ignore[arg-type]  # the batch given is as it was
+
+
+def numbered_batch(size: int) -> tuple[Tensor, Batch]:
+    """Images whose every value is their number, so that a pixel tells where it comes from."""
+    images = torch.arange(float(size))[:, None, None, None].expand(size, 3, 24, 32).clone()
+    batch = Batch(torch.zeros(size, 3, 24, 32, dtype=torch.uint8), None, ("",) * size, scene_classes=torch.arange(size))
+    return images, batch
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cutmix_pastes_one_rectangle_of_each_partner_and_the_classes_have_its_true_share(seed: int) -> None:
+    images, batch = numbered_batch(6)
+    before = images.clone()
+    mixed, soft = mix_batch(images, batch, 6, mixup=0, cutmix=1.0, rng=np.random.default_rng(seed))
+    assert torch.equal(images, before) and soft.scene_classes is not None
+    foreign = mixed != before
+    changed = foreign.flatten(1).any(dim=1)
+    for image, number, shares in zip(mixed[:, 0], range(6), soft.scene_classes, strict=True):
+        found = torch.tensor([(image == other).float().mean() for other in range(6)])  # share of pixels, by sample
+        torch.testing.assert_close(shares, found)
+        rows, columns = torch.nonzero(foreign[number, 0], as_tuple=True)
+        if changed[number]:
+            height, width = (int(x.max() - x.min()) + 1 for x in (rows, columns))
+            assert len(rows) == height * width  # a full rectangle
+    assert len({mask.numpy().tobytes() for mask in foreign[changed]}) <= 1  # at one place for the whole batch
+
+
+def test_cutmix_takes_shares_of_all_sizes() -> None:
+    images, batch = numbered_batch(2)
+    found = []
+    for seed in range(400):
+        soft = mix_batch(images, batch, 2, mixup=0, cutmix=1.0, rng=np.random.default_rng(seed))[1].scene_classes
+        assert soft is not None
+        found.append(float(soft.diag().min()))  # 1 where each is its own partner
+    mixed = np.array([share for share in found if share < 1])
+    assert mixed.min() < 0.3 and mixed.max() > 0.9 and 0.5 < mixed.mean() < 0.75  # the edges cut patches off
+
+
+def test_with_both_alphas_a_batch_gets_mixup_or_cutmix_each_half_of_the_time() -> None:
+    images, batch = numbered_batch(4)
+    blended = []
+    for seed in range(100):
+        mixed, _ = mix_batch(images, batch, 4, mixup=0.4, cutmix=1.0, rng=np.random.default_rng(seed))
+        blended.append(bool((mixed != mixed.round()).any()))
+    assert sum(blended) / len(blended) == pytest.approx(0.5, abs=0.15)

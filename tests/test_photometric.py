@@ -7,7 +7,7 @@ import pytest
 from layouts import paint
 
 from veduta.config import Augment
-from veduta.data.photometric import LUMA, jitter
+from veduta.data.augment.photometric import ADJUST, LUMA, jitter
 
 IMAGE, _ = paint(0, 5)
 GREY = np.full((4, 4, 3), 128, np.uint8)
@@ -68,3 +68,38 @@ def test_saturation_keeps_luma_and_leaves_grey_grey() -> None:
 def test_black_and_white_stay_under_gamma() -> None:
     image = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     assert (jitter(image, Augment(gamma=0.5), generator()) == image).all()
+
+
+@pytest.mark.parametrize("change", ADJUST)
+def test_tensorflows_changes_work_in_place_and_off_is_off(change: str) -> None:
+    image = IMAGE.astype(np.float32) / np.float32(255)
+    adjusted = image.copy()
+    ADJUST[change](adjusted, {"brightness": 0.0, "hue": 0.0}.get(change, 1.0))
+    np.testing.assert_allclose(adjusted, image, atol=2e-6)
+    ADJUST[change](adjusted, 0.3)
+    assert np.abs(adjusted - image).max() > 0.05
+
+
+def test_tensorflows_changes_cut_nothing_off_before_the_end() -> None:
+    image = np.array([[[0.9, 0.5, 0.1], [0.05, 0.0, 0.1]]], np.float32)
+    ADJUST["brightness"](image, 0.3)
+    ADJUST["brightness"](image, -0.3)
+    ADJUST["contrast"](image, 2.0)
+    ADJUST["contrast"](image, 0.5)
+    np.testing.assert_allclose(image, [[[0.9, 0.5, 0.1], [0.05, 0.0, 0.1]]], atol=1e-6)
+
+
+def test_hue_turns_dark_pixels_below_zero_as_it_turns_others() -> None:
+    image = np.array([[[0.3, 0.5, 0.9]]], np.float32)
+    below = image - 0.95
+    for pixels in (image, below):
+        ADJUST["hue"](pixels, 1 / 3)
+    np.testing.assert_allclose(image, [[[0.9, 0.3, 0.5]]], atol=1e-6)
+    np.testing.assert_allclose(below, image - 0.95, atol=1e-6)
+
+
+def test_saturation_greys_pixels_without_a_positive_channel() -> None:
+    image = np.array([[[-0.1, -0.3, -0.2], [0.4, -0.1, 0.2]]], np.float32)
+    ADJUST["saturation"](image, 0.5)
+    np.testing.assert_allclose(image[0, 0], [-0.1, -0.1, -0.1], atol=1e-6)
+    np.testing.assert_allclose(image[0, 1], [0.4, 0.15, 0.3], atol=1e-6)  # HSV's saturation 1.25, halved

@@ -1,8 +1,6 @@
 """Model files: safetensors weights that carry their ModelInfo; written atomically, hashed, checked when opened."""
 
 import hashlib
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from veduta import __version__
 from veduta.config import Recipe
+from veduta.files import replacing
 from veduta.labels import LabelMap
 
 IMPORT_HINT = "Checkpoints of other programs become model files by `veduta import`."
@@ -50,55 +49,6 @@ class ModelInfo:
 _ADAPTER: TypeAdapter[ModelInfo] = TypeAdapter(ModelInfo)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it to disk, then rename it: all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # some writers make files that nobody else can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_new_folder(path: Path) -> None:
-    """Raises FileExistsError, NotADirectoryError or PermissionError where the folder `path` could not be made new."""
-    if path.exists():
-        raise FileExistsError(f"--out {path} exists; nothing is overwritten. Choose another, or move this one away.")
-    _check_parent(path, next(parent for parent in path.absolute().parents if parent.exists()))
-
-
-def check_new_file(path: Path) -> None:
-    """Raises an OSError that says why, where the file `path` could not be made new."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; a file is to be written there. Give a file name.")
-    if os.path.lexists(path):
-        raise FileExistsError(f"{path} exists; nothing is overwritten. Choose another name, or move it away.")
-    _check_parent(path, path.absolute().parent)
-
-
-def _check_parent(path: Path, parent: Path) -> None:
-    if not parent.is_dir():
-        raise NotADirectoryError(
-            f"{path} cannot be written: {parent} is no folder. Make it first, or choose another place."
-        )
-    if not os.access(parent, os.W_OK):
-        raise PermissionError(f"{path} cannot be written: no permission to write into {parent}.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def hash_weights(weights: dict[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes of tensors on the CPU, in the order of the names."""
     digest = hashlib.sha256()
@@ -117,7 +67,8 @@ def save_model(path: Path, weights: dict[str, Tensor], info: ModelInfo) -> Model
     info = _ADAPTER.validate_python(values)
     metadata = {METADATA_KEY: _ADAPTER.dump_json(info).decode()}
     try:
-        write_atomically(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
+        with replacing(path) as temporary:
+            save_file(weights, temporary, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
     return info

@@ -9,7 +9,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -19,24 +19,58 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # JSON has neither, so
 Option = bool | int | float | str
 
 
+Pipeline = Literal["window", "deeplab", "refinenet", "encoding", "blitznet", "imagenet"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Augment:
-    """Random changes of a training sample, drawn uniformly (scale: log-uniformly) from their ranges; 0 is off."""
+    """Random changes of a training sample, drawn from their ranges; 0 is off. A pipeline takes the fields it names.
 
+    window: zoom (log-uniform), crop, flip and colour in one fast resampling; Veduta's own, for masks and boxes.
+    deeplab, refinenet, encoding: the crops of DeepLab, of MindSpore's RefineNet and of PyTorch-Encoding, to the pixel.
+    blitznet: the whole joint augmentation of BlitzNet; it has no choices. imagenet: crops of whole images by area.
+    """
+
+    pipeline: Pipeline = "window"
     scale: tuple[float, float] = (1.0, 1.0)  # zoom of image, mask and boxes before the crop
     focus: float = Field(default=0.0, ge=0, le=1)  # probability of a crop around a class of the image, each as likely
     flip: float = Field(default=0.5, ge=0, le=1)  # probability of a horizontal mirror
     brightness: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this
-    contrast: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this, around mid-grey
+    contrast: float = Field(default=0.0, ge=0, lt=1)  # factor in 1 +- this, around mid-grey; imagenet: the image's mean
     saturation: float = Field(default=0.0, ge=0, le=1)  # factor in 1 +- this
     tint: float = Field(default=0.0, ge=0, lt=1)  # factor per colour channel in 1 +- this
     gamma: float = Field(default=0.0, ge=0, lt=1)  # exponent in exp(+- this)
+    area: tuple[float, float] = (0.08, 1.0)  # share of the image that a crop covers
+    crop_by: Literal["area", "height"] = "area"  # what is drawn uniformly (height: the authors' PyTorch ResNeSt)
+    policy: Literal["none", "randaugment", "randaugment-no-holes", "autoaugment"] = "none"
+    policy_first: bool = False  # the policy sees the whole image (authors' PyTorch ResNeSt), not the crop
+    lighting: float = Field(default=0.0, ge=0)  # standard deviation of AlexNet's PCA lighting
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Augment":
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
+    def _meaningful(self) -> "Augment":
+        for name, (low, high) in {"scale": self.scale, "area": self.area}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be (low, high) with 0 < low <= high, got {(low, high)}")
+        if self.area[1] > 1:
+            raise ValueError(f"area is a share of the image, at most 1, got {self.area}")
+        for field in dataclasses.fields(Augment):
+            given, default = getattr(self, field.name), getattr(field.default, "default", field.default)
+            if given != default and self.pipeline not in _READ_BY.get(field.name, get_args(Pipeline)):
+                raise ValueError(
+                    f"pipeline {self.pipeline} does not read {field.name}; {' and '.join(_READ_BY[field.name])} would"
+                )
         return self
+
+
+_CROPS = ("window", "deeplab", "refinenet", "encoding")
+_READ_BY: dict[str, tuple[str, ...]] = {  # fields that not every pipeline reads
+    "scale": _CROPS,
+    "focus": ("window",),
+    "flip": (*_CROPS, "imagenet"),
+    **dict.fromkeys(("brightness", "contrast", "saturation"), ("window", "imagenet")),
+    **dict.fromkeys(("tint", "gamma"), ("window",)),
+    **dict.fromkeys(("area", "crop_by", "policy", "policy_first", "lighting"), ("imagenet",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,18 +79,21 @@ class Data:
 
     dataset: str
     root: str = ""
-    train_split: str = "train"
+    train_split: str = "train"  # several joined: 2007/trainval+2012/trainval
     val_split: str = "val"
     crop_size: tuple[int, int] = (513, 513)  # of a training sample; validation sees whole images
     batch_size: int = Field(default=8, ge=1)  # per process
     in_memory: bool = False  # decode every sample once and keep it: right for small data sets
     workers: int = Field(default=0, ge=0)  # loader processes; the result does not depend on their number
+    unreadable: Literal["stop", "replace"] = "stop"  # an image that cannot be read in training: end, or take the next
     augment: Augment = Augment()
 
     @model_validator(mode="after")
-    def _large_enough(self) -> "Data":
-        if min(self.crop_size) < 33:
-            raise ValueError(f"crop_size must be at least 33 x 33, got {self.crop_size}")
+    def _possible(self) -> "Data":
+        if min(self.crop_size) < 32:
+            raise ValueError(f"crop_size must be at least 32 x 32, got {self.crop_size}")
+        if self.augment.pipeline == "blitznet" and self.crop_size[0] != self.crop_size[1]:
+            raise ValueError(f"pipeline blitznet makes squares, got crop_size {self.crop_size}")
         return self
 
 
@@ -119,7 +156,10 @@ class Loss:
     # (MindSpore); Szegedy 2016, https://arxiv.org/abs/1512.00567, sec. 7
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     smoothing_over: Literal["others", "all"] = "all"
-    mixup: float = Field(default=0.0, ge=0)  # alpha: pairs of images blended with a share drawn from Beta(alpha, alpha)
+    # alpha: pairs of images blended (mixup) or patched (cutmix) with a share drawn from Beta(alpha, alpha); with both,
+    # one of the two per batch
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -190,8 +230,9 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     A value is read as JSON, and as plain text where it is none. Raises ValueError with the nearest field names for an
     unknown field, and with the expected type for a wrong value.
     """
+    values: dict[str, Any] = _ADAPTER.dump_python(recipe)
+    at_fault: str | None = None  # fields may only go together, so what is wrong half-way may be right at the end
     for assignment in assignments:
-        values: dict[str, Any] = _ADAPTER.dump_python(recipe)
         path, value = _read_assignment(assignment, example="optim.lr=0.02")
         *parents, leaf = path.split(".")
         part: Any = values
@@ -203,8 +244,14 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         part[leaf] = value
         try:
             recipe = _validate(values)
+            values, at_fault = _ADAPTER.dump_python(recipe), None
+        except ValueError:
+            at_fault = at_fault or assignment
+    if at_fault:
+        try:
+            _validate(values)
         except ValueError as error:
-            raise ValueError(f"--set {assignment}: {error}") from error
+            raise ValueError(f"--set {at_fault}: {error}") from error
     return recipe
 
 

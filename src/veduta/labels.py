@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
@@ -82,21 +83,25 @@ class LabelMap:
 
         Raises ValueError naming `path`, the first foreign value, its pixel count and its place.
         """
-        table = np.full(256, IGNORE_INDEX, np.uint8)
-        table[[c.file_id for c in self.classes]] = np.arange(self.num_classes)
-        present = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
-        foreign = sorted(set(present.tolist()) - {c.file_id for c in self.classes} - set(self.void_ids))
-        if foreign:
-            row, column = (int(v) for v in np.argwhere(mask == foreign[0])[0])
-            count = int((mask == foreign[0]).sum())
-            known = ", ".join(f"{c.file_id} {c.name}" for c in self.classes)
-            raise ValueError(
-                f"{path}: value {foreign[0]} at row {row}, column {column} ({count:,} pixels"
-                f"{f'; also {foreign[1:]}' if foreign[1:] else ''}) is not in label map '{self.name}' "
-                f"({known}; void {list(self.void_ids)}). Correct the mask, or add the value to the label map as a "
-                "class or as void."
-            )
-        return table[mask]
+        known = [c.file_id for c in self.classes]
+        train_ids, foreign = np.full(256, IGNORE_INDEX, np.uint8), np.ones(256, np.uint8)
+        train_ids[known] = np.arange(self.num_classes)
+        foreign[[*known, *self.void_ids]] = 0
+        if cv2.LUT(mask, foreign).any():
+            raise self._foreign(mask, foreign, path)
+        return cv2.LUT(mask, train_ids)
+
+    def _foreign(self, mask: NDArray[np.uint8], foreign: NDArray[np.uint8], path: object) -> ValueError:
+        values = np.flatnonzero(foreign & (np.bincount(mask.reshape(-1), minlength=256) > 0)).tolist()
+        row, column = (int(v) for v in np.argwhere(mask == values[0])[0])
+        count = int((mask == values[0]).sum())
+        known = ", ".join(f"{c.file_id} {c.name}" for c in self.classes)
+        return ValueError(
+            f"{path}: value {values[0]} at row {row}, column {column} ({count:,} pixels"
+            f"{f'; also {values[1:]}' if values[1:] else ''}) is not in label map '{self.name}' "
+            f"({known}; void {list(self.void_ids)}). Correct the mask, or add the value to the label map as a "
+            "class or as void."
+        )
 
     def decode(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Train ids (H, W) uint8 -> file ids (H, W) uint8; void takes the first void id."""

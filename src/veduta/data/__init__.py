@@ -1,16 +1,27 @@
 """Data: files -> samples -> batches. A dataset layout is one file and one line in DATASETS."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 from veduta.config import Data, nearest
-from veduta.data import camvid, folder
-from veduta.data.layout import Layout
+from veduta.data.layout import FileDataset, Layout, join
+from veduta.data.layouts import camvid, cityscapes, coco, folder, imagenet, labelme, lists, sbd, shards, tfrecord, voc
 from veduta.data.sample import InMemory, SampleDataset
 from veduta.data.scenes import Scenes
 
 DATASETS: dict[str, Layout] = {
     "camvid": camvid.LAYOUT,
+    "cityscapes": cityscapes.LAYOUT,
+    "coco": coco.LAYOUT,
     "folder": folder.LAYOUT,
+    "imagenet": imagenet.LAYOUT,
+    "labelme": labelme.LAYOUT,
+    "lists": lists.LAYOUT,
+    "sbd": sbd.LAYOUT,
+    "shards": shards.LAYOUT,
+    "tfrecord": tfrecord.LAYOUT,
+    "voc": voc.LAYOUT,
 }
 
 GENERATED = {"scenes": Scenes}  # made, not read
@@ -28,12 +39,22 @@ def open_dataset(data: Data, split: str) -> SampleDataset:
     elif not data.root:
         raise ValueError(f"dataset {data.dataset} needs --data PATH: {DATASETS[data.dataset].about}.")
     else:
-        dataset = DATASETS[data.dataset].open(Path(data.root), split)
+        dataset = open_layout(data.dataset, Path(data.root), split)
     return InMemory(dataset) if data.in_memory else dataset
+
+
+def open_layout(name: str, root: Path, split: str) -> FileDataset[Any]:
+    """A split of a folder in a known layout, or several joined: `2007/trainval+2012/trainval`."""
+    parts = [DATASETS[name].open(root, part) for part in split.split("+")]
+    return parts[0] if len(parts) == 1 else join(parts)
 
 
 def recognise(root: Path) -> dict[str, tuple[str, ...]]:
     """The layouts that a folder fits, with the splits found; a layout goes before those it is a special case of."""
-    fits = {name: splits for name, layout in DATASETS.items() if (splits := layout.splits(root))}
+    fits: dict[str, tuple[str, ...]] = {}
+    for name, layout in DATASETS.items():
+        with contextlib.suppress(OSError):  # a folder that may not be read
+            if splits := layout.splits(root):
+                fits[name] = splits
     general = {name for fit in fits for name in DATASETS[fit].special_case_of}
     return {name: splits for name, splits in fits.items() if name not in general}

@@ -1,19 +1,62 @@
-"""Reading images and masks: encoded bytes -> arrays, within limits, whatever odd file it is."""
+"""Reading images and masks: encoded bytes -> arrays, within limits, whatever odd file it is.
+
+What happens to each kind of file is told in docs/data.md. Colour profiles (ICC) are ignored, as training sets do.
+"""
 
 import io
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
+from veduta.data.jpeg import follow_scans
+from veduta.data.mask_colors import decode_colors
 from veduta.data.stored import Stored
 from veduta.labels import LabelMap
 
 MAX_PIXELS = 178_956_970  # decoded images beyond this are refused before any memory is taken (0.5 GiB of RGB)
+MAX_PASSES = 16 * MAX_PIXELS  # pixels times scans of a JPEG: a scan of a few bytes costs a pass over all pixels
 
-DEEP_MODES = ("I", "F")  # Pillow's 32-bit greys; its 16-bit ones begin with I;16
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+LOSSY = ("jpeg", "tiff_jpeg", "webp")  # compressions inside of TIFF
+MOST_PAGES = 64  # of a TIFF whose pages are looked at
+MOST_TILES = 1 << 16  # of an uncompressed TIFF: Pillow spends its time on each, however small
+MOST_EXIF = 1 << 20  # bytes
+
+# What else lies under the name of an image: how it begins, and what to say.
+STRANGERS = (
+    (b"<", "it is text that begins with '<': perhaps the error page of a download"),
+    (b"version https://git-lfs", "it is a Git LFS pointer: fetch the files with `git lfs pull`"),
+    (b"\0\0\0", "if it is HEIC or AVIF, save it as JPEG"),
+)
+
+SHRUNK = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+# EXIF orientation -> what makes the stored pixels upright (EXIF 2.3, 4.6.4 A).
+UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters about a damaged file is said by the error
 
 
 class Picture(Protocol):
@@ -26,17 +69,70 @@ class Picture(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file says of its image before a pixel is decoded.
+
+    format: one of FORMATS. mode: Pillow's name of the channels. bits: per channel. width, height: as stored.
+    orientation: 1..8, EXIF's; 1 where it is missing or wrong. frames: pages or pictures of an animation, of a GIF or
+    TIFF counted to 2 at most.
+    """
+
+    format: str
+    mode: str
+    bits: int
+    width: int
+    height: int
+    orientation: int
+    frames: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the upright image."""
+        return (self.height, self.width) if self.orientation < 5 else (self.width, self.height)
+
+
 class StoredPicture:
-    """A Picture on disk. Raises ValueError for what is no image or too large, from its header alone."""
+    """A Picture on disk, read once and decoded on demand. Raises ValueError as `read_header` does."""
 
     def __init__(self, source: Stored) -> None:
-        self.source = source
-        with _open(source) as image:
-            upright = image.getexif().get(0x0112, 1) < 5
-            self.size = (image.height, image.width) if upright else (image.width, image.height)
+        self.source, self.data = source, source.read()
+        file = io.BytesIO(self.data)
+        self.image, self.header = _open(file, source)
+        self.scan = file.tell()  # of a JPEG: where Pillow stopped reading, at the data of the first scan
+        self.size = self.header.size
 
     def pixels(self, *, shrink: int = 1) -> NDArray[np.uint8]:
-        return read_rgb(self.source)
+        """(H, W, 3) uint8 RGB, upright. A JPEG is decoded at 1/shrink, each side rounded up; `read_rgb` tells more."""
+        header, source = self.header, self.source
+        _refuse_frames(header, source)
+        if header.bits > 8:
+            raise ValueError(
+                f"{source}: {header.bits} bits per channel (mode {header.mode}); which of their values are black "
+                "and white is not said. Scale the image to 8 bits first."
+            )
+        with _refusing(source):
+            pixels = self._fast_pixels(shrink) if header.format == "JPEG" else None
+            if pixels is None:
+                image = self.image
+                if image.has_transparency_data:
+                    image = Image.new("RGBA", image.size, "white")
+                    image.alpha_composite(self.image.convert("RGBA"))
+                pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return _upright(pixels, header)
+
+    def _fast_pixels(self, shrink: int) -> NDArray[np.uint8] | None:
+        """A JPEG by OpenCV, in half of Pillow's time and of the same pixels; None where Pillow has to judge."""
+        height, width = self.header.height, self.header.width
+        scans, whole = follow_scans(self.data, self.scan)
+        if scans * height * width > MAX_PASSES:
+            raise ValueError(f"{scans} scans over {width} x {height} pixels take too long")
+        if not whole or self.header.mode not in ("L", "RGB"):  # OpenCV fills with grey what is missing
+            return None
+        pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), SHRUNK[shrink] | cv2.IMREAD_IGNORE_ORIENTATION)
+        if pixels is None or pixels.shape[:2] != (-(-height // shrink), -(-width // shrink)):
+            return None
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
 
 
 class DecodedPicture:
@@ -50,63 +146,208 @@ class DecodedPicture:
         return self.image
 
 
-def _open(source: Stored) -> Image.Image:
-    """Open lazily: the header is read and judged, no pixel is decoded yet."""
+def read_header(source: Stored) -> Header:
+    """What the file says of its image; of a whole file only what is needed is read.
+
+    Raises FileNotFoundError, and ValueError for what is no image of FORMATS or has more than MAX_PIXELS.
+    """
+    if source.offset or source.size is not None:
+        return _open(io.BytesIO(source.read()), source)[1]
     try:
-        image = Image.open(io.BytesIO(source.read()))
+        with source.path.open("rb") as file:
+            return _open(file, source)[1]
     except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{source}: not a readable image ({error}). Replace the file or take it off the list."
-        ) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{source}: {image.width} x {image.height} pixels, the limit is {MAX_PIXELS:,}. Cut it into tiles."
-        )
-    return image
+        raise FileNotFoundError(f"{source.path} not found.") from None
 
 
 def read_rgb(source: Stored | Path) -> NDArray[np.uint8]:
     """Image file -> (H, W, 3) uint8 RGB, upright by its EXIF orientation. Grey, palette and CMYK are converted.
 
-    Raises ValueError for what is no readable image, is too large or has more than 8 bits of grey, naming the file.
+    What is transparent is shown on white. Raises ValueError, naming the file, for what is no readable image, is too
+    large, is animated or has several pages, or has more than 8 bits per channel.
     """
-    source = Stored(source) if isinstance(source, Path) else source
-    with _open(source) as image:
-        if image.mode in DEEP_MODES or image.mode.startswith("I;16"):
-            raise ValueError(
-                f"{source}: one channel of more than 8 bits (mode {image.mode}); conversion would cut its values off "
-                "at 255. Scale it to 8 bits first."
-            )
-        try:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"{source}: cannot be decoded ({error}). Replace the file or take it off the list."
-            ) from error
+    return StoredPicture(Stored(source) if isinstance(source, Path) else source).pixels()
 
 
 def read_mask(source: Stored | Path, labels: LabelMap) -> NDArray[np.uint8]:
-    """Index mask file (8-bit grey or palette) -> (H, W) uint8 train ids, void as 255.
+    """Mask file -> (H, W) uint8 train ids, void as 255, upright: of class indices (grey or palette), or of colours.
 
-    Raises ValueError for colour masks, 16-bit masks and values outside the label map, naming the file.
+    An RGB mask is decoded by the colours of the label map. Raises ValueError as `read_ids` and `decode_colors` do.
     """
-    source = Stored(source) if isinstance(source, Path) else source
-    with _open(source) as image:
-        if image.mode not in ("L", "P"):
-            raise ValueError(
-                f"{source}: a mask must hold one 8-bit class index per pixel (grey or palette PNG), this one is of "
-                f"mode {image.mode}. Convert colours to the indices of label map '{labels.name}' first."
-            )
-        if isinstance(image, ImageFile.ImageFile) and image.tile and image.tile[0][3] in ("L;2", "L;4"):
-            raise ValueError(
-                f"{source}: a grey mask of 2 or 4 bits, whose values reading stretches to 0..255. Save it with 8 bits."
-            )
+    picture = StoredPicture(Stored(source) if isinstance(source, Path) else source)
+    if picture.header.mode in ("RGB", "RGBA"):
+        return decode_colors(_mask_values(picture, "RGB"), labels, path=picture.source)
+    return labels.encode(_ids(picture), path=picture.source)
+
+
+def read_ids(source: Stored) -> NDArray[np.uint8]:
+    """Index mask file (8-bit grey or palette) -> (H, W) uint8 as stored, upright: file ids, before any label map.
+
+    Raises ValueError, naming the file, for lossy files, colours and grey of another depth than 8 bits.
+    """
+    return _ids(StoredPicture(source))
+
+
+def _ids(picture: StoredPicture) -> NDArray[np.uint8]:
+    header, source = picture.header, picture.source
+    if header.mode not in ("1", "L", "LA", "P"):
+        raise ValueError(
+            f"{source}: a mask must hold one 8-bit class index per pixel (grey or palette PNG) or its class's colour, "
+            f"this one is of mode {header.mode}. Save it with 8 bits."
+        )
+    if header.mode != "P" and header.bits < 8:
+        raise ValueError(
+            f"{source}: a grey mask of {header.bits} bits, whose brightest value may stand for "
+            f"{(1 << header.bits) - 1} or for 255. Save it with 8 bits."
+        )
+    return _mask_values(picture, "P" if header.mode == "P" else "L")
+
+
+def _mask_values(picture: StoredPicture, mode: str) -> NDArray[np.uint8]:
+    """What a mask file stores, upright; refused where that is not what was drawn."""
+    header, source, image = picture.header, picture.source, picture.image
+    _refuse_frames(header, source)
+    if header.bits > 8:
+        raise ValueError(f"{source}: a mask of {header.bits} bits per channel, 8 are expected. Save it with 8 bits.")
+    if header.format == "JPEG" or (header.format == "TIFF" and image.info.get("compression") in LOSSY):
+        raise ValueError(
+            f"{source}: a mask with JPEG's lossy compression, which mixes the classes at every border. Make it again "
+            "from its source as PNG; converting this file does not bring the values back."
+        )
+    with _refusing(source):
+        image.load()
+        opaque = "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255
+        values = np.asarray(image if image.mode == mode else image.convert(mode))
+    if not opaque:
+        raise ValueError(
+            f"{source}: a mask with transparent pixels (mode {header.mode}), whose class is not said. Save it without "
+            "an alpha channel."
+        )
+    return _upright(values, header)
+
+
+def _open(file: BinaryIO, source: Stored) -> tuple[Image.Image, Header]:
+    """Open lazily: the header is read and judged, no pixel is decoded yet. `file` stays where Pillow left it."""
+    with _refusing(source):
         try:
-            ids = np.asarray(ImageOps.exif_transpose(image))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"{source}: cannot be decoded ({error}). Replace the file or take it off the list."
-            ) from error
-    return labels.encode(ids, path=source)
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ValueError(_what_else(file)) from None
+        place = file.tell()
+        for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would look for an orientation in there too
+            image.info.pop(key, None)
+        header = _header(image, file)
+        file.seek(place)
+    if header.width * header.height > MAX_PIXELS:
+        raise _too_large(source)
+    return image, header
+
+
+def _header(image: Image.Image, file: BinaryIO) -> Header:
+    (width, height), bits = image.size, 1 if image.mode == "1" else 8
+    frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if len(image.tile) > MOST_TILES:
+            raise ValueError(f"it has {len(image.tile):,} tiles, the limit is {MOST_TILES:,}")
+        bits = max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+        orientation = _orientation(image.tag_v2.get(ExifTags.Base.Orientation))
+        if orientation >= 5:
+            width, height = height, width  # Pillow tells the upright size of a TIFF, and turns its pixels itself
+        frames = _count_pages(image)
+    else:
+        if image.format == "PNG":
+            bits, exif = _walk_png(file)
+            if exif:
+                image.info["exif"] = exif
+        if isinstance(image, GifImagePlugin.GifImageFile):
+            frames += image.is_animated
+        orientation = _exif_orientation(image)
+    return Header(
+        format="JPEG" if image.format == "MPO" else image.format or "",  # MPO: a preview follows the photo
+        mode=image.mode,
+        bits=bits,
+        width=width,
+        height=height,
+        orientation=orientation,
+        frames=frames,
+    )
+
+
+def _exif_orientation(image: Image.Image) -> int:
+    try:
+        return _orientation(Image.Image.getexif(image).get(ExifTags.Base.Orientation))  # PNG's own would decode it all
+    except Exception:  # a damaged block of notes is no reason to refuse the photo
+        return 1
+
+
+def _orientation(value: Any) -> int:
+    return int(value) if value in tuple(UPRIGHT) else 1  # EXIF numbers may be fractions, text or several
+
+
+def _walk_png(file: BinaryIO) -> tuple[int, bytes]:
+    """The bits per channel of a PNG, and its EXIF, which may stand behind the pixels."""
+    file.seek(24)
+    bits = file.read(1)[0]
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            return bits, file.read(min(length, MOST_EXIF))
+        file.seek(length + 4, io.SEEK_CUR)
+    return bits, b""
+
+
+def _count_pages(image: TiffImagePlugin.TiffImageFile) -> int:
+    """1, or 2 for more than one. Smaller versions of a page and its masks (bits 0 and 2 of NewSubfileType) are none."""
+    if not image.is_animated:
+        return 1
+    for page in range(1, MOST_PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        if not image.tag_v2.get(254, 0) & 0b101:
+            return 2
+    image.seek(0)
+    return 1
+
+
+def _what_else(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(64).lstrip()
+    if not start:
+        return "it is empty"
+    for beginning, what in STRANGERS:
+        if start.startswith(beginning):
+            return what
+    return f"it begins with {start[:8]!r}: none of {', '.join(FORMATS)}, or its header is damaged"
+
+
+@contextmanager
+def _refusing(source: Stored) -> Iterator[None]:
+    """Whatever a library raises about untrusted bytes becomes a ValueError that names the file."""
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise _too_large(source) from None
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(
+            f"{source}: not a readable image ({reason}). Replace the file or take it off the list."
+        ) from error
+
+
+def _too_large(source: Stored) -> ValueError:
+    return ValueError(f"{source}: more than {MAX_PIXELS:,} pixels. Cut it into tiles.")
+
+
+def _refuse_frames(header: Header, source: Stored) -> None:
+    if header.frames > 1:
+        raise ValueError(
+            f"{source}: {header.format} with several pictures or pages. Which one is meant? Save that one by itself."
+        )
+
+
+def _upright(pixels: NDArray[np.uint8] | cv2.typing.MatLike, header: Header) -> NDArray[np.uint8]:
+    turn = UPRIGHT.get(header.orientation) if header.format != "TIFF" else None
+    return np.asarray(turn(pixels) if turn else pixels, np.uint8)

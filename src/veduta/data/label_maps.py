@@ -30,13 +30,14 @@ def _hue(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _with_background(name: str, names: tuple[str, ...]) -> LabelMap:
+def with_background(name: str, names: tuple[str, ...]) -> LabelMap:
+    """Background and `names` as the mask values 0, 1, 2, ... in the colours of VOC, and 255 void."""
     classes = (LabelClass(file_id=i, name=n, color=bit_reversed_color(i)) for i, n in enumerate(("background", *names)))
     return LabelMap(name=name, classes=tuple(classes), void_ids=(255,))
 
 
 # Everingham et al. 2010: 20 classes and background; 255 marks the borders of objects.
-VOC = _with_background(
+VOC = with_background(
     "voc",
     (
         *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -45,7 +46,7 @@ VOC = _with_background(
 )
 
 # Lin et al. 2014, in BlitzNet's order: the classes of VOC first, in its order, then the others by name.
-COCO = _with_background(
+COCO = with_background(
     "coco",
     (
         *("airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

@@ -5,8 +5,9 @@ Record -> Sample happens here and nowhere else, so that every layout keeps the s
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,10 @@ Key = TypeVar("Key", bound=Hashable)
 class Painted(Protocol):
     """A mask that is no image file: painted from polygons, read from a .mat. It pickles."""
 
-    source: Path  # the file it comes from
+    @property
+    def source(self) -> Path:
+        """The file it comes from."""
+        ...
 
     def __call__(self, size: tuple[int, int], /) -> NDArray[np.uint8]:
         """The mask (H, W) uint8 in train ids, 255 void, for an image of size (height, width)."""
@@ -82,10 +86,20 @@ class FileDataset(Generic[Key]):
         return read_record(self.record(index), self.labels)
 
 
+def join(datasets: Sequence[FileDataset[Hashable]]) -> FileDataset[tuple[int, Hashable]]:
+    """Splits of one label map, one after the other."""
+    keys = [(number, key) for number, dataset in enumerate(datasets) for key in dataset.keys]
+    return FileDataset(datasets[0].labels, keys, partial(_joined, tuple(d.record_of for d in datasets)))
+
+
+def _joined(records: tuple[Callable[[Hashable], Record], ...], key: tuple[int, Hashable]) -> Record:
+    return records[key[0]](key[1])
+
+
 class OpenLayout(Protocol):
     """Raises ValueError or FileNotFoundError that say what is missing; an unknown split names the known ones."""
 
-    def __call__(self, root: Path, split: str, /) -> SampleDataset: ...
+    def __call__(self, root: Path, split: str, /) -> FileDataset[Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 A dataset turns files into `Sample`s; it does not augment and makes no tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -83,15 +83,21 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Every tensor on `device`; from pinned memory the copies overlap with work."""
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(value: Any) -> Any:
+    def in_own_memory(self) -> "Batch":
+        """A copy. Memory shared with a worker goes back to the system with its batch, which takes its time."""
+        return self._with_each(Tensor.clone)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
+                return change(value)
             if isinstance(value, tuple):
-                return tuple(move(part) for part in value)
+                return tuple(changed(part) for part in value)
             return value
 
-        return Batch(*map(move, self))
+        return Batch(*map(changed, self))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -65,7 +65,7 @@ def check_scored(task: Task, name: str) -> None:
     """Raises ValueError where no metric exists for a task yet."""
     if not isinstance(task, Segment):
         raise ValueError(
-            f"task '{name}' has no data sets and no scores yet, so it is neither trained nor evaluated. "
+            f"task '{name}' has no scores yet, so it is neither trained nor evaluated. "
             "`veduta predict` runs it; task 'segment' can be trained and evaluated."
         )
 

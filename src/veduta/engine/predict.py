@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from veduta.checkpoint import check_new_folder, write_atomically, write_text
-from veduta.data.folder import IMAGE_ENDINGS
 from veduta.data.images import read_rgb
+from veduta.data.layouts.folder import IMAGE_ENDINGS
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
+from veduta.files import check_new_folder, replacing, write_text
 from veduta.labels import LabelMap
 from veduta.tasks.prediction import Prediction, draw
 
@@ -121,4 +121,5 @@ def _index_image(mask: NDArray[np.uint8], labels: LabelMap) -> Image.Image:
 def _save(path: Path, image: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".png": "PNG", ".jpg": "JPEG"}[path.suffix]
-    write_atomically(path, lambda temporary: image.save(temporary, format=kind, quality=92))
+    with replacing(path) as temporary:
+        image.save(temporary, format=kind, quality=92)

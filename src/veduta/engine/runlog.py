@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from veduta import __version__
-from veduta.checkpoint import write_atomically, write_text
 from veduta.device import describe, peak_memory
 from veduta.engine.progress import ProgressLine, duration
+from veduta.files import replacing, write_text
 
 COLUMNS = (  # of metrics.csv; validation rows fill the last two
     "step",
@@ -39,6 +39,7 @@ class RunLog:
         self.folder, self.line, self.steps, self.batch_size, self.samples = folder, line, steps, batch_size, samples
         self.every = max(1, steps // ROWS_WANTED)
         self.rows: list[Row] = []
+        self.said: set[str] = set()  # why samples could not be read
         self.trained = 0.0  # seconds of training steps since the start, validation left out
         write_text(folder / "metrics.csv", ",".join(COLUMNS) + "\n")
         write_text(folder / "metrics.jsonl", "")
@@ -68,6 +69,15 @@ class RunLog:
             f"step {step:,}/{self.steps:,}  loss {row['loss']:.3f}  {speed:.1f} images/s  data wait "
             f"{100 * waited / seconds:.0f} %  memory {memory / 1024:.1f} GB  {duration(left)} left"
         )
+
+    def unreadable(self, step: int, reasons: dict[str, int]) -> None:
+        """Say each file that cannot be read once, and write the number of samples replaced so far."""
+        for reason in reasons.keys() - self.said:
+            self.line.say(f"step {step:,}/{self.steps:,}  replaced by the next sample: {reason}")
+        if reasons.keys() - self.said:
+            content = {"replaced": sum(reasons.values()), "reasons": reasons}
+            write_text(self.folder / "unreadable.json", json.dumps(content, indent=1) + "\n")
+        self.said |= reasons.keys()
 
     def validation(self, step: int, scores: dict[str, float]) -> None:
         """Scores (0..1) by column name, such as val_mean_iou."""
@@ -107,7 +117,8 @@ class RunLog:
         bottom.legend(loc="lower right")
         for axes in (top, bottom):
             axes.grid(alpha=0.3)
-        write_atomically(self.folder / "curves.png", lambda path: figure.savefig(path, format="png", dpi=100))
+        with replacing(self.folder / "curves.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=100)
 
 
 def environment() -> dict[str, Any]:

@@ -4,28 +4,25 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from veduta.backends import TorchBackend
 from veduta.checkpoint import (
     ModelInfo,
-    check_new_folder,
     find_model,
     hash_weights,
     load_weights,
     save_model,
-    write_atomically,
-    write_text,
 )
 from veduta.config import Recipe, recipe_to_json
 from veduta.data import open_dataset
-from veduta.data.doctor import SplitSummary, check_samples
-from veduta.data.loader import train_loader
-from veduta.data.sample import Batch, SampleDataset, to_unit_range
+from veduta.data.check.quick import SplitSummary, check_samples
+from veduta.data.loader import TrainLoader
+from veduta.data.sample import SampleDataset, to_unit_range
 from veduta.device import (
     autocast,
     check_precision,
@@ -37,18 +34,17 @@ from veduta.device import (
 )
 from veduta.engine.evaluate import check_scored, evaluate
 from veduta.engine.optim import MovingAverage, build_optimizer
+from veduta.engine.pictures import draw_batch
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.engine.runlog import RunLog, environment
 from veduta.engine.schedules import learning_rate
+from veduta.files import check_new_folder, write_text
 from veduta.labels import LabelMap
 from veduta.models import build_model
 from veduta.tasks import TASKS
 from veduta.tasks.classify import mix_batch
 from veduta.tasks.evaluation import Evaluation
-from veduta.tasks.prediction import draw_mask
-
-MOST_DRAWN = 8  # samples of the first batch that are drawn
 
 
 def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = None) -> Evaluation:
@@ -71,7 +67,7 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     _check_outputs(model, task.reads, recipe)
     start = load_init(model, init) if init else "from scratch"
     line.say(f"{recipe.model}, {labels.num_classes} classes, on {device}, {start}")
-    summary = _check_data({data.train_split: train_set, data.val_split: val_set}, line)
+    summary = _check_data({data.train_split: train_set, data.val_split: val_set}, data.unreadable, line)
     task.fit_classes(summary[data.train_split].pixels)
 
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -83,10 +79,11 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     recent: list[tuple[Tensor, tuple[str, ...]]] = []  # losses, on the device until a row of the log is due, and names
     waited, row_started = 0.0, time.perf_counter()
-    loader = iter(train_loader(train_set, data, steps=recipe.steps, seed=recipe.seed, pin_memory=device.type != "cpu"))
+    loader = TrainLoader(train_set, data, steps=recipe.steps, seed=recipe.seed, pin_memory=device.type != "cpu")
+    batches = iter(loader)
     for step in range(1, recipe.steps + 1):
         asked = time.perf_counter()
-        batch = next(loader)
+        batch = next(batches)
         waited += time.perf_counter() - asked
         if step == 1:
             draw_batch(batch, labels, out / "first_batch.png")
@@ -96,9 +93,10 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
         set_training_mode(model, frozen_statistics=recipe.frozen_statistics)
         batch = batch.to(device)
         images = to_unit_range(batch.images, device)
-        if recipe.loss.mixup:
+        if recipe.loss.mixup or recipe.loss.cutmix:
             rng = np.random.default_rng((recipe.seed, step))
-            images, batch = mix_batch(images, batch, labels.num_classes, alpha=recipe.loss.mixup, rng=rng)
+            mixing = {"mixup": recipe.loss.mixup, "cutmix": recipe.loss.cutmix}
+            images, batch = mix_batch(images, batch, labels.num_classes, **mixing, rng=rng)
         with autocast(device, recipe.precision):
             outputs = model(images)
             loss = torch.stack(list(task.losses(outputs, batch).values())).sum()
@@ -113,6 +111,7 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
             losses = _read_losses(recent, step)
             now = time.perf_counter()
             log.training(step, losses, lr=rate, seconds=now - row_started, waited=waited, device=device)
+            log.unreadable(step, loader.unreadable)
             recent, waited, row_started = [], 0.0, now
         if step == recipe.steps or (recipe.validate_every and step % recipe.validate_every == 0):
             keeper.keep(average.model if average else model, step, device)
@@ -150,6 +149,11 @@ class _Keeper:
             batch_size=data.batch_size,
             progress=lambda done, total: self.log.line.count("validating", done, total),
         )
+        if evaluation.failed and data.unreadable == "stop":
+            raise ValueError(
+                f"{len(evaluation.failed)} validation images cannot be read; for one, {evaluation.failed[0][1]}\n"
+                "--set data.unreadable=replace scores the others, and says so."
+            )
         scores = {
             "val_mean_iou": evaluation.scores.mean_iou,
             "val_pixel_accuracy": evaluation.scores.pixel_accuracy,
@@ -172,20 +176,28 @@ def _check_outputs(model: nn.Module, reads: str, recipe: Recipe) -> None:
             f"model '{recipe.model}' gives {', '.join(given)}; task '{recipe.task}' reads {reads}. Choose another of "
             "the models that `veduta list` shows."
         )
-    if recipe.loss.mixup and reads != "class_logits":
-        raise ValueError(f"loss.mixup blends the classes of whole images; task '{recipe.task}' has none. Set it to 0.")
+    if (recipe.loss.mixup or recipe.loss.cutmix) and reads != "class_logits":
+        raise ValueError(
+            f"loss.mixup and loss.cutmix blend classes of whole images; task '{recipe.task}' has none. Set both to 0."
+        )
 
 
-def _check_data(splits: dict[str, SampleDataset], line: ProgressLine) -> dict[str, SplitSummary]:
-    """Read every sample once; raises ValueError where training or validation would fail later."""
-    return {
+def _check_data(
+    splits: dict[str, SampleDataset], unreadable: Literal["stop", "replace"], line: ProgressLine
+) -> dict[str, SplitSummary]:
+    """The quick check; raises ValueError where training or validation would fail later, and says what is doubtful."""
+    summary = {
         name: check_samples(
             dataset,
-            name=f"split '{name}'",
+            name=name,
+            unreadable=unreadable,
             progress=lambda d, t, name=name: line.count(f"checking {name}", d, t),  # type: ignore[misc]
         )
         for name, dataset in splits.items()
     }
+    for fault in [fault for split in summary.values() for fault in split.doubts]:
+        line.say(f"{fault.severity}: {fault}")
+    return summary
 
 
 def _make_run_folder(out: Path, recipe: Recipe, labels: LabelMap, summary: dict[str, SplitSummary]) -> None:
@@ -233,12 +245,3 @@ def _read_losses(recent: list[tuple[Tensor, tuple[str, ...]]], step: int) -> lis
                 "checkpoints before it are intact. Lower optim.lr, or look at these files."
             )
     return losses
-
-
-def draw_batch(batch: Batch, labels: LabelMap, path: Path) -> None:
-    """A PNG of the batch as the network sees it: images above, the same with their labels drawn over them below."""
-    images = batch.images[:MOST_DRAWN].permute(0, 2, 3, 1).contiguous().numpy()
-    assert batch.masks is not None
-    overlays = [draw_mask(image, mask, labels) for image, mask in zip(images, batch.masks.numpy(), strict=False)]
-    picture = np.concatenate([np.concatenate(list(images), axis=1), np.concatenate(overlays, axis=1)], axis=0)
-    write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, format="PNG"))

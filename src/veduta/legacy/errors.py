@@ -1,5 +1,5 @@
-"""The one error of all readers of checkpoints."""
+"""The one error of all readers of checkpoints: that of the wire format, so that it may pass from there as it is."""
 
+from veduta.ops.wire import WireError
 
-class CheckpointError(ValueError):
-    """A checkpoint that is damaged, unsafe or of no known format. The message names the file and the place in it."""
+CheckpointError = WireError

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.legacy import wire
 from veduta.legacy.contents import Contents, array_of, checked_shape, item_size
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.tf_bundle import OTHER_TYPES, TYPES, shape_of
+from veduta.ops import wire
 
 VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}  # nodes that keep their values outside of the graph
 READERS = {"Identity", "ReadVariableOp"}  # nodes that read a variable; freezing makes the second the first

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from veduta.checkpoint import ModelInfo, Origin, check_new_file, save_model
+from veduta.checkpoint import ModelInfo, Origin, save_model
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import BY_COUNT, numbered
+from veduta.files import check_new_file
 from veduta.labels import LabelMap, read_label_map
 from veduta.legacy.build import MOST_NAMED, Imported, best_fit, import_arrays
 from veduta.legacy.errors import CheckpointError

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.legacy import wire
 from veduta.legacy.contents import Contents, array_of, checked_shape, item_size
 from veduta.legacy.errors import CheckpointError
+from veduta.ops import wire
 
 TYPES = {  # MindSpore's text -> numpy type
     "Float16": "float16",

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from veduta.legacy.errors import CheckpointError
-from veduta.legacy.wire import varint
 from veduta.ops.crc32c import masked_crc32c
+from veduta.ops.wire import varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of the file
 

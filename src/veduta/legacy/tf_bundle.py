@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.legacy import wire
 from veduta.legacy.contents import Contents, array_of, checked_shape, item_size
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.table import read_table
+from veduta.ops import wire
 from veduta.ops.crc32c import masked_crc32c
 
 TYPES = {  # TensorFlow's DataType -> numpy type

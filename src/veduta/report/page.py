@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veduta import __version__
-from veduta.checkpoint import write_text
 from veduta.data.images import read_rgb
+from veduta.files import write_text
 from veduta.labels import IGNORE_INDEX, LabelMap
 from veduta.tasks.evaluation import Evaluation, Example, percent
 from veduta.tasks.prediction import draw_mask

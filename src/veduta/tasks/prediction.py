@@ -63,3 +63,13 @@ def draw_boxes(
         cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), (255, 255, 255), 2)
         cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), color, 1)
     return canvas
+
+
+def write_words(image: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
+    """Words in white on black at the bottom left. image: (H, W, 3) uint8 RGB; returns a new one."""
+    canvas = image.copy()
+    size = min(0.5, 3 * image.shape[1] / (25 * max(len(words), 6)))  # so that they fit
+    place = (3, image.shape[0] - 5)
+    for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(canvas, words, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+    return canvas

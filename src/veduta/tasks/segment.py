@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from veduta.config import Loss
+from veduta.data.check.card import log_weights
 from veduta.data.sample import Batch
 from veduta.labels import LabelMap
 from veduta.tasks.losses import cross_entropy
@@ -25,9 +26,7 @@ class Segment:
     def fit_classes(self, pixel_counts: NDArray[np.int64]) -> None:
         """Set the class weights from the training pixels of each class (num_classes,), as the recipe's loss says."""
         if self.loss.class_weights == "log":
-            share = pixel_counts / pixel_counts.sum()
-            weights = 1 / np.log(1.1 + share)
-            self.class_weights = torch.tensor(weights / (weights * share).sum(), dtype=torch.float32)
+            self.class_weights = torch.tensor(log_weights(pixel_counts), dtype=torch.float32)
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name; their sum is what training minimises."""

@@ -7,11 +7,10 @@ Brostow, Fauqueur, Cipolla, "Semantic object classes in video", PRL 2009. 367 tr
 and the same for val and test.
 """
 
-from functools import partial
 from pathlib import Path
 
-from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats, unknown_split
-from veduta.data.stored import Stored
+from veduta.data.layout import FileDataset, Layout, unknown_split
+from veduta.data.layouts.lists import Key, pairs_dataset, read_pairs
 from veduta.labels import LabelClass, LabelMap
 
 SPLITS = ("train", "val", "test")
@@ -37,10 +36,8 @@ LABELS = LabelMap(
     void_ids=(11,),
 )
 
-Pair = tuple[str, str]  # image and mask, relative to the root
 
-
-def open_camvid(root: Path, split: str) -> FileDataset[Pair]:
+def open_camvid(root: Path, split: str) -> FileDataset[Key]:
     """Images and masks of one split, in the order of its list file."""
     root = root / "CamVid" if (root / "CamVid").is_dir() else root
     if split not in SPLITS:
@@ -48,22 +45,8 @@ def open_camvid(root: Path, split: str) -> FileDataset[Pair]:
     index = root / f"{split}.txt"
     if not index.is_file():
         raise FileNotFoundError(f"{index} not found. --data must be the CamVid folder that holds it, got {root}.")
-    pairs: list[Pair] = []
-    for number, line in read_lines(index):
-        match line.split():
-            case [image, mask]:
-                pairs.append((image.removeprefix(PUBLISHED), mask.removeprefix(PUBLISHED)))
-            case _:
-                raise ValueError(f"{index}, line {number}: expected `image mask`, found '{line}'.")
-    if not pairs:
-        raise ValueError(f"{index} lists no images.")
-    refuse_repeats(pairs, index)
-    return FileDataset(LABELS, pairs, partial(_record, root))
-
-
-def _record(root: Path, pair: Pair) -> Record:
-    image, mask = pair
-    return Record(name=Path(image).stem, image=Stored(root / image), mask=Stored(root / mask))
+    pairs = [(image.removeprefix(PUBLISHED), mask.removeprefix(PUBLISHED)) for image, mask in read_pairs(index)]
+    return pairs_dataset(LABELS, root, pairs, index)
 
 
 def _splits(root: Path) -> tuple[str, ...]:

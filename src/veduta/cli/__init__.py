@@ -1,14 +1,15 @@
 """The command line: each verb imports late and calls one function. Exit 0: done, 1: failed, 2: misused."""
 
-import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from veduta.cli import data
+from veduta.cli.errors import FAILED, errors_for_people, stop
 
 app = typer.Typer(
     help="Veduta reads scenes: train, evaluate and use published segmentation networks, with scores you can trust.",
@@ -17,31 +18,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+app.add_typer(data.app, name="data")
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set.")]
 SetOption = Annotated[list[str], typer.Option("--set", help="Change a recipe field: optim.lr=0.02. Repeatable.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, npu or mps.")]
-
-
-@contextlib.contextmanager
-def _errors_for_people() -> Iterator[None]:
-    """A user's mistake is one message on stderr and an exit code, never a traceback."""
-    try:
-        yield
-    except FloatingPointError as error:
-        _stop(str(error), FAILED)
-    except (ValueError, OSError) as error:
-        _stop(str(error), MISUSED)
-    except KeyboardInterrupt:
-        _stop(
-            "interrupted. Files that were finished before stay as they are; the rest of the work is lost.", INTERRUPTED
-        )
-
-
-def _stop(message: str, code: int) -> None:
-    print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -53,7 +34,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Start from the weights of a run or .safetensors file.")] = None,
 ) -> None:
     """Train a recipe into a run folder."""
-    with _errors_for_people():
+    with errors_for_people():
         from veduta.config import set_fields
         from veduta.recipes import find_recipe
 
@@ -80,17 +61,20 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with pictures into this file.")] = None,
     set_: SetOption = [],  # noqa: B006
     device: DeviceOption = "auto",
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Exit 0 although images failed; the headline says how many.")
+    ] = False,
 ) -> None:
     """Score a model on a split: per-class IoU and one headline that proves itself."""
-    with _errors_for_people():
+    with errors_for_people():
         from veduta.backends import open_model
-        from veduta.checkpoint import check_new_file, write_text
         from veduta.config import set_fields
         from veduta.data import open_dataset
         from veduta.engine.evaluate import check_scored
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
+        from veduta.files import check_new_file, write_text
 
         for target in (json, report):
             if target is not None:
@@ -119,9 +103,14 @@ def evaluate(
             from veduta.report.page import write_report
 
             write_report(evaluation, report, run=model if model.is_dir() else None)
-        if not evaluation.proved:  # a layout refuses names that come twice, so what is missing has failed
+        # A layout refuses names that come twice, so what is missing has failed.
+        if not evaluation.proved and not allow_failed:
             listed = "\n  ".join(why for _, why in evaluation.failed[:5])
-            _stop(f"{len(evaluation.failed)} images failed; the score leaves them out:\n  {listed}", FAILED)
+            stop(
+                f"{len(evaluation.failed)} images failed; the score leaves them out:\n  {listed}\n"
+                "Repair them, or accept the score with --allow-failed.",
+                FAILED,
+            )
 
 
 @app.command()
@@ -132,7 +121,7 @@ def predict(
     device: DeviceOption = "auto",
 ) -> None:
     """Write index masks, overlays and one JSON for images."""
-    with _errors_for_people():
+    with errors_for_people():
         from veduta.engine.predict import find_images
 
         found = find_images(images)
@@ -147,7 +136,7 @@ def predict(
         print(f"{len(found) - len(failed)} of {len(found)} images in {out}: {written}")
         if failed:
             listed = "\n  ".join(why for _, why in failed[:5])
-            _stop(f"{len(failed)} of {len(found)} images could not be read:\n  {listed}", FAILED)
+            stop(f"{len(failed)} of {len(found)} images could not be read:\n  {listed}", FAILED)
 
 
 @app.command(name="import")
@@ -170,9 +159,9 @@ def import_(
     json: Annotated[Path | None, typer.Option(help="Write the table into this file as JSON.")] = None,
 ) -> None:
     """Bring an old checkpoint back: a model file of its weights, and a table of what became of every tensor."""
-    with _errors_for_people():
-        from veduta.checkpoint import check_new_file, write_text
+    with errors_for_people():
         from veduta.config import read_options
+        from veduta.files import check_new_file, write_text
         from veduta.legacy.importer import import_checkpoint
 
         if json is not None:
@@ -204,7 +193,7 @@ def list_(
     ] = None,
 ) -> None:
     """What there is: recipes, data sets, models with their size, their published score and who can be imported."""
-    with _errors_for_people():
+    with errors_for_people():
         from veduta.config import nearest
 
         lists = {"recipes": _list_recipes, "data": _list_data, "models": _list_models}
@@ -266,7 +255,7 @@ def demo(
     ] = None,
 ) -> None:
     """Train a small network on generated street scenes, score it, and show pictures; about a minute, no data needed."""
-    with _errors_for_people():
+    with errors_for_people():
         from itertools import count
 
         from veduta.backends import open_model
@@ -293,7 +282,3 @@ def demo(
         print(evaluation.table())
         print(evaluation.headline())
         print(f"Now open {out / 'report.html'}")
-
-
-if __name__ == "__main__":
-    app()

@@ -82,13 +82,18 @@ def warp(sample: Sample, window: Window, crop_size: tuple[int, int]) -> Sample:
     Outside of the image: mean colour and void. Boxes of which no more than a pixel is left are dropped.
     """
     image = _resample(sample.image, window, crop_size, cv2.INTER_LINEAR, MEAN_COLOR)
-    mask, boxes, box_classes = sample.mask, sample.boxes, sample.box_classes
+    mask = sample.mask
     if mask is not None:
         mask = _resample(mask, window, crop_size, cv2.INTER_NEAREST_EXACT, (IGNORE_INDEX,))
-    if boxes is not None and box_classes is not None:
-        boxes, keep = warp_boxes(boxes, window, crop_size)
-        box_classes = box_classes[keep]
-    return replace(sample, image=image, mask=mask, boxes=boxes, box_classes=box_classes)
+    warped = replace(sample, image=image, mask=mask)
+    return warped if sample.boxes is None else keep_boxes(warped, *warp_boxes(sample.boxes, window, crop_size))
+
+
+def keep_boxes(sample: Sample, boxes: NDArray[np.float32], keep: NDArray[np.bool_]) -> Sample:
+    """The sample with `boxes`, which are what became of those of its boxes that `keep` (N,) marks."""
+    assert sample.box_classes is not None
+    difficult = None if sample.box_difficult is None else sample.box_difficult[keep]
+    return replace(sample, boxes=boxes, box_classes=sample.box_classes[keep], box_difficult=difficult)
 
 
 def _resample(

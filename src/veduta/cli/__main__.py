@@ -1,0 +1,5 @@
+"""`python -m veduta.cli` is `veduta`."""
+
+from veduta.cli import app
+
+app()

@@ -1,0 +1,30 @@
+"""How commands end: exit codes, and a user's mistake as one message."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+import typer
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """A user's mistake is one message on stderr and an exit code, never a traceback."""
+    try:
+        yield
+    except FloatingPointError as error:
+        stop(str(error), FAILED)
+    except (ValueError, OSError) as error:
+        stop(str(error), MISUSED)
+    except KeyboardInterrupt:
+        stop(
+            "interrupted. Files that were finished before stay as they are; the rest of the work is lost.", INTERRUPTED
+        )
+
+
+def stop(message: str, code: int) -> NoReturn:
+    print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""The check of a data set: every file is examined, judged and told with its repair before it costs a day."""

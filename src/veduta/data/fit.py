@@ -1,0 +1,212 @@
+"""The geometry of evaluation: how each reference fits an image to its network, and the way back for what comes out.
+
+Images are (H, W, 3) uint8 RGB and stay so; sizes are (height, width). Padding with the mean colour stands for padding
+with 0 after normalisation, rounded to whole levels.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from veduta.data.augment.geometry import MEAN_COLOR
+from veduta.ops.resize import resize_legacy
+
+Size = tuple[int, int]
+Pixels = NDArray[np.uint8]
+
+
+class Fit(Protocol):
+    """Fits an image to a network. A way back does not exist where a part of the image is cut off."""
+
+    def __call__(self, image: Pixels, /) -> Pixels: ...
+
+
+class Reversible(Fit, Protocol):
+    """A fit that shows the network the whole image, so that its outputs have a way back."""
+
+    def content(self, size: Size, /) -> Size:
+        """The size that an image of `size` has inside of the fitted one, at the top left of it."""
+        ...
+
+    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+        """Logits (N, C, h, w) at the size of the fitted image -> (N, C, *size), those of the image."""
+        ...
+
+
+def restore_boxes(boxes: NDArray[np.float32], fit: Reversible, size: Size) -> NDArray[np.float32]:
+    """Boxes (N, 4) xyxy in pixels of the fitted image -> in pixels of the image of `size`, clipped to it."""
+    content = fit.content(size)
+    scale = np.array([size[1] / content[1], size[0] / content[0]] * 2)
+    return (boxes * scale).clip(0, (size[1], size[0]) * 2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CentralSquare:
+    """A square in the middle, shorter side * crop / (crop + 32), resized to `crop`.
+
+    The authors' ResNeSt: in training bilinear, for the published numbers bicubic; their Gluon code from 320 pixels on.
+    """
+
+    crop: int
+    kernel: Literal["bilinear", "bicubic"]
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        side = min(image.shape[:2]) * self.crop / (self.crop + 32)
+        rows, columns = (
+            slice(start, round(start + side)) for start in (round((length - side) / 2) for length in image.shape[:2])
+        )
+        return _pillow_resize(image[rows, columns], (self.crop, self.crop), self.kernel)
+
+
+@dataclass(frozen=True)
+class ShorterSide:
+    """The shorter side resized to crop / share, the other in proportion; of that a square in the middle.
+
+    timm: rounding "down"; Gluon below 320 pixels: "up".
+    """
+
+    crop: int
+    share: float
+    rounding: Literal["down", "up"]
+    kernel: Literal["bilinear", "bicubic"]
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        length = self.crop / self.share
+        shorter = math.floor(length) if self.rounding == "down" else math.ceil(length)
+        height, width = image.shape[:2]
+        size = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
+        return _centre(_pillow_resize(image, size, self.kernel), self.crop)
+
+
+@dataclass(frozen=True)
+class StretchedCentre:
+    """All of the image resized to a square of side `size`, its aspect lost; of that a square in the middle.
+
+    MindSpore's ResNeSt: size 320, crop 256. Its converted checkpoints: 256 and 224, or both alike.
+    """
+
+    size: int
+    crop: int
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        return _centre(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR), self.crop)
+
+
+@dataclass(frozen=True)
+class Padded:
+    """DeepLab: not resized, padded with grey at the bottom and the right to squares of side `crop`.
+
+    Raises ValueError for an image that is larger.
+    """
+
+    crop: int
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        if max(image.shape[:2]) > self.crop:
+            height, width = image.shape[:2]
+            raise ValueError(
+                f"an image of {width} x {height} pixels (width x height) does not fit into {self.crop} x {self.crop}. "
+                "Take a larger crop or smaller images."
+            )
+        return _pad(image, self.crop, (128, 128, 128))  # DeepLab's 127.5, to whole levels
+
+    def content(self, size: Size, /) -> Size:
+        return size
+
+    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+        return logits[..., : size[0], : size[1]]
+
+
+@dataclass(frozen=True)
+class LongerSide:
+    """MindSpore's RefineNet: the longer side resized to `crop`, also upwards; padded with the mean colour."""
+
+    crop: int
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        height, width = self.content((image.shape[0], image.shape[1]))
+        return _pad(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), self.crop, MEAN_COLOR)
+
+    def content(self, size: Size, /) -> Size:
+        height, width = (max(1, self.crop * length // max(size)) for length in size)
+        return height, width
+
+    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+        height, width = self.content(size)
+        return F.interpolate(logits[..., :height, :width], size, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Range:
+    """DeepLab on large images: the shorter side becomes `shortest`, unless the longer would be more than `longest`.
+
+    multiple: both sides are then enlarged to the next multiple of it and one pixel more, as is best for a network whose
+    corners are aligned; `longest` is brought down to such a number.
+    """
+
+    shortest: int
+    longest: int
+    multiple: int | None = None
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        height, width = self.content((image.shape[0], image.shape[1]))
+        steps = (image.shape[0] - 1) / max(height - 1, 1), (image.shape[1] - 1) / max(width - 1, 1)  # corners aligned
+        return _resample(image, (height, width), steps)
+
+    def content(self, size: Size, /) -> Size:
+        multiple = self.multiple or 1
+        longest = (self.longest - 1) // multiple * multiple + 1
+        to, of = self.shortest, min(size)
+        if max(size) * to // of > longest:
+            to, of = longest, max(size)
+        height, width = (-(-max(0, length * to // of - 1) // multiple) * multiple + 1 for length in size)
+        return height, width
+
+    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+        return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+@dataclass(frozen=True)
+class Stretched:
+    """BlitzNet: all of the image resized to a square of side `size`, its aspect lost, as TensorFlow 1 resizes."""
+
+    size: int
+
+    def __call__(self, image: Pixels, /) -> Pixels:
+        steps = image.shape[0] / self.size, image.shape[1] / self.size
+        return _resample(image, (self.size, self.size), steps)
+
+    def content(self, size: Size, /) -> Size:
+        return self.size, self.size
+
+    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+        return resize_legacy(logits, size)
+
+
+def _resample(image: Pixels, size: Size, steps: tuple[float, float]) -> Pixels:
+    """Bilinear; sources begin at the first pixel and lie `steps` (down, to the right) apart; edges are repeated."""
+    matrix = np.array([[steps[1], 0, 0], [0, steps[0], 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _pillow_resize(image: Pixels, size: Size, kernel: Literal["bilinear", "bicubic"]) -> Pixels:
+    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[kernel]
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], resample))
+
+
+def _centre(image: Pixels, crop: int) -> Pixels:
+    top, left = (round((length - crop) / 2) for length in image.shape[:2])
+    return image[top : top + crop, left : left + crop]
+
+
+def _pad(image: Pixels, crop: int, color: tuple[int, int, int]) -> Pixels:
+    borders = (0, crop - image.shape[0], 0, crop - image.shape[1])
+    return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED, value=color)

@@ -1,0 +1,88 @@
+"""Note: what is known of a sample besides its pixels, as JSON beside them: its name, its boxes, its class.
+
+{"name": "2008_000001", "boxes": [{"box": [4.0, 6.0, 20.0, 40.0], "class": "person", "difficult": false}]}
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from veduta.data.layout import Boxes
+from veduta.labels import LabelMap
+
+_CONFIG = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class NotedBox:
+    """box: xyxy in pixels of the upright image. label: the name of its class."""
+
+    box: tuple[float, float, float, float]
+    label: str = Field(alias="class")
+    difficult: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Note:
+    """boxes: None where nobody looked for objects. scene_class: train id of the whole image."""
+
+    name: str | None = None
+    boxes: tuple[NotedBox, ...] | None = None
+    scene_class: int | None = Field(default=None, ge=0)
+
+
+_WRITTEN = TypeAdapter(Note)
+_READ: TypeAdapter[Note | int] = TypeAdapter(Note | int)
+
+
+def write_note(name: str, boxes: Boxes | None, scene_class: int | None, labels: LabelMap) -> bytes:
+    """The JSON of a sample. Numbers come back exactly."""
+    noted = None
+    if boxes is not None:
+        columns = (boxes.xyxy.tolist(), boxes.classes.tolist(), boxes.difficult.tolist())
+        noted = [
+            {"box": xyxy, "class": labels.names[train_id], "difficult": difficult}
+            for xyxy, train_id, difficult in zip(*columns, strict=True)
+        ]
+    note = _WRITTEN.validate_python({"name": name, "boxes": noted, "scene_class": scene_class})
+    return _WRITTEN.dump_json(note, by_alias=True, exclude_none=True)
+
+
+def read_note(
+    data: bytes, labels: LabelMap, *, source: Path, where: object
+) -> tuple[str | None, Boxes | None, int | None]:
+    """Name, boxes and class of a sample; a number alone, as other programs write it, is the class.
+
+    source: what the boxes come from. Raises ValueError naming `where`: no JSON of this form, a class that is unknown.
+    """
+    try:
+        note = _READ.validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"] if part not in ("Note", "int"))
+        raise ValueError(f"{where}: {f'{at}: ' if at else ''}{first['msg']}. Damaged, or of another form?") from error
+    if isinstance(note, int):
+        note = Note(scene_class=note)
+    if note.scene_class is not None and labels.of == "images" and not 0 <= note.scene_class < labels.num_classes:
+        raise ValueError(
+            f"{where}: class {note.scene_class}, but label map '{labels.name}' has {labels.num_classes}, from 0. Put "
+            "the label map that fits beside it."
+        )
+    if note.boxes is None:
+        return note.name, None, note.scene_class
+    train_ids = {name: train_id for train_id, name in enumerate(labels.names)}
+    foreign = sorted({box.label for box in note.boxes} - train_ids.keys())
+    if foreign:
+        raise ValueError(
+            f"{where}: a box of class '{foreign[0]}', which label map '{labels.name}' does not have "
+            f"({', '.join(labels.names)}). Put the label map that fits beside it."
+        )
+    boxes = Boxes(
+        xyxy=np.array([box.box for box in note.boxes], np.float32).reshape(-1, 4),
+        classes=np.array([train_ids[box.label] for box in note.boxes], np.int64),
+        difficult=np.array([box.difficult for box in note.boxes], np.bool_),
+        source=source,
+    )
+    return note.name, boxes, note.scene_class

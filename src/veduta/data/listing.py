@@ -1,0 +1,34 @@
+"""List files of a split: which samples it has, in its order, for people and for other programs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from veduta.data.layout import FileDataset, Record
+from veduta.data.stored import Stored
+
+
+def list_lines(dataset: FileDataset[Any], root: Path) -> list[str]:
+    """One line a sample, tab-separated: the image, then its mask or the index of its class. Paths are relative to root.
+
+    Where samples lie inside record files, or masks are painted from polygons, there is no file to name: then the lines
+    are the names of the samples.
+    """
+    records = [dataset.record(index) for index in range(len(dataset))]
+    if all(_is_file(record) for record in records):
+        return ["\t".join(_words(record, root)) for record in records]
+    return [record.name for record in records]
+
+
+def _is_file(record: Record) -> bool:
+    masks = record.mask is None or isinstance(record.mask, Stored)
+    return masks and not record.image.part
+
+
+def _words(record: Record, root: Path) -> list[str]:
+    words = [os.path.relpath(record.image.path, root)]
+    if isinstance(record.mask, Stored):
+        words.append(os.path.relpath(record.mask.path, root))
+    if record.scene_class is not None:
+        words.append(str(record.scene_class))
+    return words

@@ -1,0 +1,53 @@
+"""Writing files: all of one or nothing, and never over another."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to be filled; at the end it is synced to disk and renamed, after an error gone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # some writers make files that nobody else can read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raises FileExistsError, NotADirectoryError or PermissionError where the folder `path` could not be made new."""
+    if path.exists():
+        raise FileExistsError(f"--out {path} exists; nothing is overwritten. Choose another, or move this one away.")
+    _check_parent(path, next(parent for parent in path.absolute().parents if parent.exists()))
+
+
+def check_new_file(path: Path) -> None:
+    """Raises an OSError that says why, where the file `path` could not be made new."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a file is to be written there. Give a file name.")
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists; nothing is overwritten. Choose another name, or move it away.")
+    _check_parent(path, path.absolute().parent)
+
+
+def _check_parent(path: Path, parent: Path) -> None:
+    if not parent.is_dir():
+        raise NotADirectoryError(
+            f"{path} cannot be written: {parent} is no folder. Make it first, or choose another place."
+        )
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written: no permission to write into {parent}.")
