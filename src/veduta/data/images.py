@@ -38,11 +38,12 @@ STRANGERS = (
     (b"\0\0\0", "if it is HEIC or AVIF, save it as JPEG"),
 )
 
-SHRUNK = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+SHRUNK = {  # OpenCV has the factor in its flags for grey and for BGR alone; RGB beside it wins over grey
+    1: AS_STORED,
+    2: AS_STORED | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: AS_STORED | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: AS_STORED | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 
 # EXIF orientation -> what makes the stored pixels upright (EXIF 2.3, 4.6.4 A).
@@ -129,10 +130,10 @@ class StoredPicture:
             raise ValueError(f"{scans} scans over {width} x {height} pixels take too long")
         if not whole or self.header.mode not in ("L", "RGB"):  # OpenCV fills with grey what is missing
             return None
-        pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), SHRUNK[shrink] | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), SHRUNK[shrink])
         if pixels is None or pixels.shape[:2] != (-(-height // shrink), -(-width // shrink)):
             return None
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+        return np.asarray(pixels, np.uint8)
 
 
 class DecodedPicture:
