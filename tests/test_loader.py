@@ -1,5 +1,8 @@
 """Promises of the loader: every sample once per epoch, and batches that depend on the seed alone."""
 
+import gc
+import multiprocessing
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -206,3 +209,13 @@ def test_training_stops_where_nothing_can_be_read_at_all(folder_root: Path) -> N
     data = Data(**{**vars(DATA), "unreadable": "replace"})
     with pytest.raises(ValueError, match="cannot be read"):
         next(iter(TrainLoader(open_folder(folder_root, "train"), data, steps=1, seed=0, pin_memory=False)))
+
+
+def test_a_loader_that_is_left_early_leaves_no_worker_and_no_thread(folder_root: Path) -> None:
+    data = Data(**{**vars(DATA), "workers": 1})
+    loader = iter(TrainLoader(open_folder(folder_root, "train"), data, steps=1000, seed=0, pin_memory=False))
+    next(loader)
+    del loader
+    gc.collect()
+    assert multiprocessing.active_children() == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "batches"]

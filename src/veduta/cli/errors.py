@@ -19,6 +19,10 @@ def errors_for_people() -> Iterator[None]:
         stop(str(error), FAILED)
     except (ValueError, OSError) as error:
         stop(str(error), MISUSED)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        stop(f"{error} Is the memory full? Fewer data.workers take less of it.", FAILED)  # torch raises it anywhere
     except KeyboardInterrupt:
         stop(
             "interrupted. Files that were finished before stay as they are; the rest of the work is lost.", INTERRUPTED
