@@ -1,16 +1,11 @@
 """The page of a data check: what a data set holds, what is wrong with it, and pictures of it with their labels."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -20,8 +15,7 @@ from veduta.data.check.run import DataCheck
 from veduta.data.sample import Sample
 from veduta.files import check_new_folder, write_text
 from veduta.labels import IGNORE_INDEX, LabelMap
-from veduta.report.page import PICTURE_SIZE, to_jpeg
-from veduta.tasks.evaluation import percent
+from veduta.report.page import PICTURE_SIZE, load_template
 from veduta.tasks.prediction import draw_mask
 
 PAGE, CARD, LABELS = "check.html", "check.json", "labels.json"
@@ -71,11 +65,8 @@ def write_data_report(check: DataCheck, out: Path) -> None:
 
 
 def render_check(check: DataCheck) -> str:
-    """The page as text. Everything that comes from data is escaped by the template."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
-    environment.filters["jpeg"] = partial(to_jpeg, quality=QUALITY)
-    template = environment.from_string(_resource("data_template.html"))
+    """The page as text."""
+    template = load_template("data_template.html", quality=QUALITY)
     page = template.render(
         check=check,
         splits={name: card.facts() for name, card in check.cards.items()},
@@ -83,7 +74,6 @@ def render_check(check: DataCheck) -> str:
         pictures=list(draw_pictures(check)),
         labels=TypeAdapter(LabelMap).dump_json(check.labels, indent=1).decode() if check.labels else None,
         most_files=MOST_FILES,
-        style=_style(),
         version=__version__,
     )
     return page.encode(errors="replace").decode()  # file names may hold bytes that are not UTF-8
@@ -129,14 +119,3 @@ def _boxes(sample: Sample, labels: LabelMap) -> Iterator[BoxLabel]:
     for (x0, y0, x1, y1), train_id in zip(sample.boxes.tolist(), sample.box_classes.tolist(), strict=True):
         label = labels.classes[train_id]
         yield BoxLabel(left=x0, top=y0, width=x1 - x0, height=y1 - y0, name=label.name, color=label.color)
-
-
-def _style() -> Markup:
-    """The style of the evaluation report: both pages look the same."""
-    found = re.search("<style>(.*?)</style>", _resource("template.html"), re.DOTALL)
-    assert found
-    return Markup(found[1])
-
-
-def _resource(name: str) -> str:
-    return files("veduta.report").joinpath(name).read_text(encoding="utf-8")

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,12 +61,23 @@ def write_report(evaluation: Evaluation, path: Path, *, run: Path | None) -> Non
     write_text(path, page)
 
 
-def render(evaluation: Evaluation, *, run: Path | None, quality: int) -> str:
-    """The page as text. Everything that comes from data is escaped by the template."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+def load_template(name: str, *, quality: int) -> Template:
+    """A page of this folder; it escapes everything that comes from data. quality: of the JPEGs in it, 1 to 95."""
+    environment = Environment(
+        loader=PackageLoader("veduta", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["percent"] = percent
     environment.filters["jpeg"] = partial(to_jpeg, quality=quality)
-    template = environment.from_string(files("veduta.report").joinpath("template.html").read_text(encoding="utf-8"))
+    return environment.get_template(name)
+
+
+def render(evaluation: Evaluation, *, run: Path | None, quality: int) -> str:
+    """The page as text."""
+    template = load_template("template.html", quality=quality)
     examples = (("Best", evaluation.best), ("Worst", evaluation.worst))
     batch, curves = _find(run, "first_batch.png"), _find(run, "curves.png")
     page = template.render(
