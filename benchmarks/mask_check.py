@@ -90,7 +90,9 @@ if __name__ == "__main__":
         time.sleep(cache.SETTLED)  # younger files are not remembered
         plain, expected = best(lambda: read_plainly(masks), prepare=lambda: None)
         rows = {"plain loop": plain}
-        rows["Veduta"], found = best(lambda: check(root), prepare=lambda: cache.cache_file().unlink(missing_ok=True))
+        remembered = Path(folder) / "cache/veduta/check.sqlite"
+        assert remembered == cache.cache_file()
+        rows["Veduta"], found = best(lambda: check(root), prepare=lambda: remembered.unlink(missing_ok=True))
         rows["Veduta, again"], again = best(lambda: check(root), prepare=lambda: None)
         assert found == again == expected
     print(f"{count:,} masks of {WIDTH} x {HEIGHT}, {os.cpu_count()} cores")

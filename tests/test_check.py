@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -13,14 +14,16 @@ from layouts import TINY, paint, save, write_folder
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
+from writers import coco
 
 from veduta.cli import data as cli_data
-from veduta.data.check import cache, facts
+from veduta.data.check import cache, facts, survey
 from veduta.data.check.card import log_weights
 from veduta.data.check.faults import MOST_SHOWN
 from veduta.data.check.quick import SplitSummary, check_samples
 from veduta.data.check.run import PICTURES, DataCheck, check
 from veduta.data.images import StoredPicture
+from veduta.data.layouts.coco import open_coco
 from veduta.data.layouts.folder import LAYOUT, open_folder
 from veduta.data.sample import InMemory
 from veduta.data.scenes import Scenes
@@ -135,7 +138,7 @@ def test_a_changed_label_map_judges_remembered_masks_anew(folder_root: Path, dec
 def test_a_file_just_written_is_not_remembered(folder_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.stamp(folder_root / "labels.json") is None
     monkeypatch.setattr(cache, "SETTLED", 0.0)
-    assert cache.stamp(folder_root / "labels.json") is not None
+    assert cv2.__version__ in (cache.stamp(folder_root / "labels.json") or "")
 
 
 def test_a_glance_at_a_header_does_not_stand_for_decoding(folder_root: Path, decoded: list[str]) -> None:
@@ -149,6 +152,56 @@ def test_a_glance_at_a_header_does_not_stand_for_decoding(folder_root: Path, dec
         quick(folder_root)
 
 
+def test_annotations_edited_during_a_check_are_counted_anew(tmp_path: Path, decoded: list[str]) -> None:
+    root = coco.write(tmp_path / "coco")
+    path = root / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    before = open_coco(root, "train")
+    content["annotations"][0]["category_id"] = 3 * 4 + 1
+    path.write_text(json.dumps(content))
+    old, new, again = (
+        check_samples(dataset, name="train", progress=lambda done, total: None).pixels.tolist()
+        for dataset in (before, open_coco(root, "train"), open_coco(root, "train"))
+    )
+    assert old[4] == 0 and new[4] > 0 and again == new
+
+
+def test_checks_at_the_same_time_all_remember(tmp_path: Path) -> None:
+    path = tmp_path / "check.sqlite"
+    with cache.Cache(path) as one, cache.Cache(path) as other:
+        for number, check_cache in enumerate((one, other)):
+            check_cache.put(f"key {number}", "stamp", f"value {number}")
+    with cache.Cache(path) as later:
+        assert [later.get(f"key {number}", "stamp") for number in range(2)] == ["value 0", "value 1"]
+
+
+def test_a_check_that_finds_the_cache_busy_remembers_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "WRITE_EVERY", -1.0)
+    path = tmp_path / "check.sqlite"
+    with cache.Cache(path) as one, cache.Cache(path) as other:
+        one.database.execute("BEGIN IMMEDIATE")
+        other.put("key", "stamp", "value")
+        one.database.rollback()
+    with cache.Cache(path) as later:
+        assert later.get("key", "stamp") == "value"
+
+
+def test_a_user_without_a_home_has_no_cache(folder_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-of-this-name").expanduser())
+    assert cache.cache_file() is None and not run(folder_root).failed
+
+
+def test_threads_are_as_many_as_the_cores_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    assert survey.count_cores() == 2
+
+
+def test_a_folder_that_goes_away_costs_no_finding(folder_root: Path) -> None:
+    (gone := survey.Survey()).image_folders.add(str(folder_root / "nowhere"))
+    assert list(gone.unlisted()) == []
+
+
 @pytest.mark.parametrize("content", [b"no database" * 100, b""])
 def test_a_broken_cache_does_no_harm(content: bytes, folder_root: Path, cache_folder: Path) -> None:
     (cache_folder / "veduta").mkdir(parents=True)
@@ -159,13 +212,14 @@ def test_a_broken_cache_does_no_harm(content: bytes, folder_root: Path, cache_fo
 def test_what_the_system_says_against_reading_is_not_remembered(
     folder_root: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(source: object) -> None:
+    def fail(file: object, formats: object) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(facts, "read_ids", fail)
-        [fault] = [fault for fault in run(folder_root).faults if fault.severity == "error"]
-    assert fault.id == "mask-unreadable" and "Input/output error" in str(fault)
+        broken.setattr(Image, "open", fail)
+        faults = [fault for fault in run(folder_root).faults if fault.severity == "error"]
+    assert [fault.id for fault in faults] == ["image-unreadable", "mask-unreadable"]
+    assert all("Input/output error" in str(fault) for fault in faults)
     assert not run(folder_root).failed
 
 
@@ -325,6 +379,15 @@ def test_a_split_that_is_all_void_is_refused(folder_root: Path) -> None:
         save(folder_root / f"masks/train/{name}.png", np.full((24, 32), 255, np.uint8))
     with pytest.raises(ValueError, match="a split has no pixel of any class"):
         quick(folder_root)
+
+
+def test_a_split_of_one_class_and_void_is_a_doubt(folder_root: Path) -> None:
+    for name in ("a", "b", "sub/c"):
+        save(
+            folder_root / f"masks/train/{name}.png", np.repeat(np.array([0, 255], np.uint8), [576, 192]).reshape(24, 32)
+        )
+    [doubt] = [doubt for doubt in quick(folder_root).doubts if doubt.id == "mask-binary-void"]
+    assert "all splits: 25.0 % of the pixels are 255" in str(doubt)
 
 
 def test_unreadable_samples_are_doubts_where_training_replaces_them(folder_root: Path) -> None:

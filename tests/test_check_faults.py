@@ -1,6 +1,7 @@
 """Every fault of the catalogue, planted into a tiny correct data set, is found with its file and its repair."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ import veduta.data.layouts.imagenet
 import veduta.data.layouts.labelme
 import veduta.data.layouts.shards
 import veduta.data.layouts.voc
-from veduta.data.check.faults import KINDS
+from veduta.data import DATASETS
+from veduta.data.check.faults import KINDS, finding_of
 from veduta.data.check.run import DataCheck, check
 from veduta.data.layout import Boxes, FileDataset, Layout, Record
 from veduta.data.stored import Stored
+from veduta.report.data_page import render_check
 
 HONEST = {"class-untrained"}  # four pictures do not show all classes of VOC
 
@@ -107,6 +110,19 @@ def plant_binary(root: Path) -> None:
         save(path, np.where(mask == 7, 255, 0).astype(np.uint8))
 
 
+def plant_undeclared_binary(root: Path) -> None:
+    edit_labels(root, lambda content: content.update(void_ids=[3]))
+    plant_binary(root)
+
+
+def plant_values(root: Path, count: int, pixels: int) -> None:
+    path = root / "masks/train/a.png"
+    mask = np.array(Image.open(path))
+    for i in range(count):
+        mask[2 * i, :pixels] = 100 + i
+    save(path, mask)
+
+
 def plant_shift(root: Path) -> None:
     (root / "labels.json").unlink()
     (root / "classes.csv").write_text("index,name,r,g,b\n0,sky,1,2,3\n1,road,4,5,6\n2,car,7,8,9\n255,void,0,0,0\n")
@@ -135,11 +151,11 @@ def plant_size(root: Path) -> None:
     save(root / "masks/val/a.png", np.zeros((24, 30), np.uint8))
 
 
-def rotate(root: Path, orientation: int) -> None:
-    image = Image.open(root / "images/train/a.png")
+def rotate(root: Path, orientation: int, file: str = "images/train/a.png") -> None:
+    image = Image.open(root / file)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(root / "images/train/a.png", exif=exif)
+    image.save(root / file, exif=exif)
 
 
 def plant_void_most(root: Path) -> None:
@@ -158,6 +174,12 @@ def plant_untrained(root: Path) -> None:
 def plant_void_split(root: Path) -> None:
     for path in (root / "masks/val").rglob("*.png"):
         save(path, np.full((24, 32), 255, np.uint8))
+
+
+def plant_void_test(root: Path) -> None:
+    plant_void_split(root)
+    for part in ("images", "masks"):
+        (root / part / "val").rename(root / part / "test")
 
 
 def plant_pages(root: Path) -> None:
@@ -191,9 +213,14 @@ def plant_far_box(root: Path) -> None:
     plant_box(root, "xmax", 45, 145)
 
 
-def plant_unmasked(root: Path) -> None:
-    (root / "SegmentationClass/2008_000003.png").unlink()
-    replace(root / "ImageSets/Segmentation/train.txt", "2008_000003\n", "")
+def plant_unmasked(root: Path, name: str) -> None:
+    (root / f"SegmentationClass/{name}.png").unlink()
+    replace(root / "ImageSets/Segmentation/train.txt", f"{name}\n", "")
+
+
+def plant_mirrored_boxes(root: Path) -> None:
+    plant_unmasked(root, "2008_000001")
+    rotate(root, 3, "JPEGImages/2008_000001.jpg")
 
 
 # Cityscapes layout
@@ -230,6 +257,11 @@ def edit_coco(root: Path, split: str, part: str, **fields: object) -> None:
     edit_json(root / f"annotations/instances_{split}.json", lambda content: content[part][0].update(fields))
 
 
+def plant_category(root: Path) -> None:
+    path = root / "annotations/instances_val.json"
+    edit_json(path, lambda content: content["categories"].append({"id": 500, "name": "pony"}))
+
+
 def plant_flip(root: Path) -> None:
     path = root / "train-000001.tar"
     data = bytearray(path.read_bytes())
@@ -254,7 +286,14 @@ class Plant:
 
 PLANTS = {
     "a value of no class": Plant("folder", plant_value, "mask-value", "masks/train/a.png", "add 99 to void_ids"),
-    "0 and 255": Plant("folder", plant_binary, "mask-binary", "", "mask > 0"),
+    "0 and 255": Plant("folder", plant_undeclared_binary, "mask-binary", "", "mask > 0"),
+    "0 and 255, which is void": Plant("folder", plant_binary, "mask-binary-void", "", "as a class"),
+    "classes that nobody declared": Plant(
+        "folder", lambda r: plant_values(r, 11, 32), "mask-value", "and 3 other values", "void_ids"
+    ),
+    "specks of values between": Plant(
+        "folder", lambda r: plant_values(r, 11, 1), "mask-smooth", "11 such values", "declare them"
+    ),
     "values from 1": Plant("folder", plant_shift, "mask-shifted", "masks/train/a.png", "file_id"),
     "smoothed masks": Plant("folder", plant_smooth, "mask-smooth", "masks/val/b.png", "anti-aliasing"),
     "foreign colours": Plant("folder", plant_colors, "mask-colors", "masks/train/b.png", "colours of the label map"),
@@ -296,6 +335,7 @@ PLANTS = {
     "void as a class": Plant("folder", plant_void_class, "void-class", "", "void_ids"),
     "class not in train": Plant("folder", plant_untrained, "class-untrained", "", "Add images"),
     "void split": Plant("folder", plant_void_split, "split-void", "", "void ids"),
+    "void test split": Plant("folder", plant_void_test, "split-void", "", "void ids"),
     "several pages": Plant("folder", plant_pages, "image-frames", "images/train/a.tif", "one image per file"),
     "16-bit image": Plant("folder", plant_deep_image, "image-depth", "images/train/a.png", "8 bits"),
     "imbalance": Plant("folder", plant_imbalance, "imbalance", "", "class_weights=log"),
@@ -345,6 +385,9 @@ PLANTS = {
     "box over": Plant("voc", lambda r: plant_box(r, "xmax", 45, 58), "box-over", "2008_000002.xml", "clipped"),
     "box of no area": Plant("voc", lambda r: plant_box(r, "xmin", 1, 46), "box-empty", "2008_000002.xml", "redraw"),
     "box inverted": Plant("voc", lambda r: plant_box(r, "ymin", 1, 50), "box-inverted", "2008_000002.xml", "Swap"),
+    "boxes of a mirrored photo": Plant(
+        "voc", plant_mirrored_boxes, "exif-unclear", "2008_000001.jpg orientation 3, boxes", "Look at"
+    ),
     "unlisted photo": Plant(
         "voc",
         lambda r: shutil.copy(r / "JPEGImages/2008_000001.jpg", r / "JPEGImages/2008_000009.jpg"),
@@ -378,6 +421,7 @@ PLANTS = {
         "annotations/instances_val.json",
         "message",
     ),
+    "a category more": Plant("coco", plant_category, "labels-of-splits", "not in both: pony", "one list"),
     "cut JSON": Plant(
         "coco", lambda r: cut(r / "annotations/instances_train.json"), "open", "instances_train.json", "message"
     ),
@@ -432,7 +476,7 @@ PLANTS = {
     "a byte of a shard": Plant("shards", plant_flip, "shard-changed", "train-000001.tar", "pack"),
     "wrong void": Plant("camvid", plant_camvid_value, "mask-value", "valannot/val1.png", "255,void,0,0,0"),
     # Notes
-    "only boxes": Plant("voc", plant_unmasked, "no-mask", "2008_000003.jpg", "boxes only"),
+    "only boxes": Plant("voc", lambda r: plant_unmasked(r, "2008_000003"), "no-mask", "2008_000003.jpg", "boxes only"),
     "a void mask": Plant(
         "folder",
         lambda r: save(r / "masks/val/a.png", np.full((24, 32), 3, np.uint8)),
@@ -506,10 +550,103 @@ MADE: dict[str, list[Boxes | None]] = {
 }
 
 
+def run_made(folder: Path, keys: list[tuple[Path, Boxes | None]]) -> DataCheck:
+    dataset = FileDataset(TINY, keys, made_record)
+    layout = Layout(open=lambda root, split: dataset, splits=lambda root: ("train",), about="")
+    return check(folder, "made", layout, progress=lambda split, done, total: None)
+
+
 @pytest.mark.parametrize("kind", MADE)
 def test_what_a_new_layout_could_give_is_judged_too(kind: str, tmp_path: Path) -> None:
     keys = [(save(tmp_path / f"{i}.png", paint(i, 3)[0]), boxes) for i, boxes in enumerate(MADE[kind])]
-    dataset = FileDataset(TINY, keys, made_record)
-    layout = Layout(open=lambda root, split: dataset, splits=lambda root: ("train",), about="")
-    result = check(tmp_path, "made", layout, progress=lambda split, done, total: None)
+    result = run_made(tmp_path, keys)
     assert kind in {fault.id for fault in result.faults} and result.failed
+
+
+def test_broken_samples_do_not_make_up_for_those_without_labels(tmp_path: Path) -> None:
+    keys = [(save(tmp_path / f"{i}.png", paint(i, 3)[0]), boxes_of(0, 0, 9, 9) if i else None) for i in range(3)]
+    cut(keys[2][0])
+    [fault] = [fault for fault in run_made(tmp_path, keys).faults if fault.id == "labels-differ"]
+    assert fault.findings[0].detail == "1 of 2 have boxes"
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(tmp_path: Path) -> None:
+    result = run_made(tmp_path, [(tmp_path / "a\0b.png", None), (save(tmp_path / "c.png", paint(0, 3)[0]), None)])
+    assert result.faults[0].id == "image-missing" and len(result.cards["train"]) == 2
+    assert r"a\x00b.png" in result.text()
+
+
+def test_names_neither_reach_the_terminal_nor_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "A'; rm x; '\x1b[2J.png").touch()
+    path = tmp_path / "a'; rm x; '\x1b[2J.png"
+    result = run_made(tmp_path, [(path, None)])
+    command = result.faults[0].findings[0].detail.partition(".png: ")[2]
+    assert shlex.split(command) == ["mv", "--", str(path.with_name("A" + path.name[1:])), str(path)]
+    assert result.text().replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(("one", "other"), [("Train", "Val"), ("training", "validation"), ("train", "testing")])
+def test_leaks_are_seen_however_the_splits_are_called(one: str, other: str, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    shutil.copy(root / "images/train/a.png", root / "images/val/b.png")
+    for part in ("images", "masks"):
+        (root / part / "train").rename(root / part / one)
+        (root / part / "val").rename(root / part / other)
+    assert "leak" in {fault.id for fault in run(root, "folder").faults}
+
+
+def test_boxes_with_an_empty_folder_of_masks_are_no_void_split(tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "data")
+    shutil.rmtree(root / "SegmentationClass")
+    (root / "SegmentationClass").mkdir()
+    shutil.rmtree(root / "ImageSets/Segmentation")
+    result = run(root, "voc")
+    assert not result.failed and "no-mask" in {fault.id for fault in result.faults}
+    assert result.cards["main-train"].masks == 0
+
+
+def test_the_page_shows_splits_of_different_classes(tmp_path: Path) -> None:
+    root = coco.write(tmp_path / "data")
+    plant_category(root)
+    assert "<bdi>pony</bdi>" in render_check(run(root, "coco"))
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    {
+        "/data/my, photos/x.json: broken": ("/data/my, photos/x.json", "broken"),
+        "/data/my, photos/x.txt, line 3: two names": ("/data/my, photos/x.txt", "line 3: two names"),
+        "/data/x.xml, object 2: class 'pony'": ("/data/x.xml", "object 2: class 'pony'"),
+        "folder /data/a, b not found. Unpack it.": ("/data/a, b", "not found. Unpack it."),
+        "nothing to see": ("", "nothing to see"),
+    }.items(),
+)
+def test_a_message_is_cut_behind_its_file(message: str, place: tuple[str, str]) -> None:
+    found = finding_of("open", "train", ValueError(message))
+    assert (found.file, found.detail) == place
+
+
+def test_photos_of_broken_annotations_are_not_told_as_forgotten(tmp_path: Path) -> None:
+    root = voc.write(tmp_path)
+    (next(root.rglob("Annotations")) / "2008_000001.xml").write_text("<annotation>")
+    faults = {fault.id for fault in check(root, "voc", DATASETS["voc"], progress=lambda *_: None).faults}
+    assert "annotation" in faults and "unlisted" not in faults
+
+
+def test_a_box_outside_is_told_with_its_image_where_one_file_holds_all_boxes(tmp_path: Path) -> None:
+    root = coco.write(tmp_path)
+    path = root / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [1000, 5, 20, 20]
+    path.write_text(json.dumps(content))
+    result = check(root, "coco", DATASETS["coco"], progress=lambda *_: None)
+    (fault,) = (fault for fault in result.faults if fault.id == "box-outside")
+    assert "2008_000001, box 1" in str(fault)
+
+
+def test_a_file_that_is_there_is_not_told_to_be_renamed(tmp_path: Path) -> None:
+    root = labelme.write(tmp_path)
+    photo = next((root / "train").glob("*.jpg"))
+    photo.rename(root / "elsewhere.jpg")
+    text = check(root, "labelme", DATASETS["labelme"], progress=lambda *_: None).text()
+    assert photo.name in text and "rename it" not in text

@@ -92,7 +92,8 @@ def test_training_samples_are_drawn_as_the_network_sees_them(pipeline: str, tmp_
 
 def test_classified_images_are_drawn_with_the_names_of_their_classes(tmp_path: Path) -> None:
     root, out = imagenet.write(tmp_path / "set"), tmp_path / "seen.png"
-    words = ["--set", "data.dataset=imagenet", "--set", 'data.augment={"pipeline":"imagenet"}']
+    settings = ["task=classify", "data.dataset=imagenet", 'data.augment={"pipeline":"imagenet"}']
+    words = [word for setting in settings for word in ("--set", setting)]
     result = run("show", "camvid", "--data", root, "--out", out, *words, "--set", "data.crop_size=[64,64]")
     assert result.exit_code == 0, result.output
     with Image.open(out) as picture:
@@ -113,6 +114,11 @@ def test_mistakes_are_told_in_one_message(tmp_path: Path) -> None:
     assert "holds no shards" in mistake("unpack", root, "--out", tmp_path / "again")
     (tmp_path / "there.png").write_bytes(b"")
     assert "nothing is overwritten" in mistake("show", "demo", "--out", tmp_path / "there.png")
+    assert "ends in .png" in mistake("show", "demo", "--out", tmp_path / "seen.jpg")
+    assert "split 'nope' not found" in mistake(
+        "pack", root, "--split", "train", "--split", "nope", "--out", tmp_path / "no"
+    )
+    assert not (tmp_path / "no").exists()
     assert run("pack", root, "--out", tmp_path / "shards").exit_code == 0
     assert "nothing is overwritten" in mistake("pack", root, "--out", tmp_path / "shards")
 
@@ -124,3 +130,15 @@ def test_tars_of_other_programs_are_indexed(tmp_path: Path) -> None:
     assert "veduta data index" in mistake("unpack", tmp_path / "shards", "--out", tmp_path / "again")
     assert run("index", tmp_path / "shards", "--split", "train").output == "train: 3 samples in 1 shards\n"
     assert len(open_layout("shards", tmp_path / "shards", "train")) == 3
+
+
+def test_a_joined_split_is_packed_under_a_name_that_opens(tmp_path: Path) -> None:
+    result = run("pack", voc.write(tmp_path / "voc"), "--split", "train+val", "--out", tmp_path / "shards")
+    assert result.exit_code == 0, result.output
+    assert len(open_layout("shards", tmp_path / "shards", "train_val")) == 6
+
+
+def test_a_folder_without_splits_is_not_packed_in_silence(tmp_path: Path) -> None:
+    assert "holds no split of layout folder" in mistake(
+        "pack", tmp_path, "--layout", "folder", "--out", tmp_path / "shards"
+    )

@@ -158,6 +158,7 @@ def category(**fields: object) -> Edit:
 
 
 TRIANGLE = [1, 1, 5, 1, 5, 5]
+NAN = float("nan")
 
 FAULTS: dict[str, tuple[Edit, str]] = {
     "no id": (without("id"), "annotation None, id: expected a whole number"),
@@ -169,7 +170,10 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "a box of three": (annotation(bbox=[1, 2, 3]), "annotation 501, bbox: expected"),
     "a box of texts": (annotation(bbox=["1", "2", "3", "4"]), "annotation 501, bbox: expected"),
     "a negative width": (annotation(bbox=[1, 2, -3, 4]), "annotation 501, bbox: expected"),
-    "a box at NaN": (annotation(bbox=[float("nan"), 2, 3, 4]), "annotation 501, bbox: expected"),
+    "x is NaN": (annotation(bbox=[NAN, 2, 3, 4]), "annotation 501, bbox: expected"),
+    "y is NaN": (annotation(bbox=[1, NAN, 3, 4]), "annotation 501, bbox: expected"),
+    "a width of NaN": (annotation(bbox=[1, 2, NAN, 4]), "annotation 501, bbox: expected"),
+    "a height of NaN": (annotation(bbox=[1, 2, 3, NAN]), "annotation 501, bbox: expected"),
     "a box far off": (annotation(bbox=[1, 2, 10**400, 4]), "annotation 501, bbox: expected"),
     "iscrowd 2": (annotation(iscrowd=2), "annotation 501, iscrowd: expected 0 or 1, found 2"),
     "iscrowd a list": (annotation(iscrowd=[]), "annotation 501, iscrowd: expected 0 or 1"),

@@ -78,7 +78,9 @@ def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
     value = another_value(path)
     of_images = path.split(".")[-1] in ("pipeline", "area", "crop_by", "policy", "policy_first", "lighting")
     augment = Augment(pipeline="window" if path.endswith("pipeline") else "imagenet")
-    recipe = replace(RECIPE, data=replace(RECIPE.data, augment=augment)) if of_images else RECIPE
+    recipe = RECIPE
+    if of_images:
+        recipe = replace(RECIPE, task="classify", data=replace(RECIPE.data, augment=augment))
     changed = set_fields(recipe, [f"{path}={value if isinstance(value, str) else json.dumps(value)}"])
     assert value_at(changed, path) == value
     differing = [p for p in field_paths() if value_at(changed, p) != value_at(recipe, p)]
@@ -236,10 +238,32 @@ def test_blitznets_squares_need_a_square_crop() -> None:
 
 def test_fields_that_only_go_together_may_be_set_in_any_order() -> None:
     assignments = ["data.augment.policy=randaugment", "data.augment.pipeline=imagenet", "data.augment.scale=[1,1]"]
-    recipe = set_fields(RECIPE, assignments)
-    assert recipe == set_fields(RECIPE, assignments[::-1])
+    recipe = set_fields(RECIPE, [*assignments, "task=classify"])
+    assert recipe == set_fields(RECIPE, ["task=classify", *assignments[::-1]])
     assert recipe.data.augment == Augment(pipeline="imagenet", policy="randaugment")
     with pytest.raises(
         ValueError, match=r"^--set data\.augment\.policy=randaugment: data\.augment: pipeline window does not"
     ):
         set_fields(RECIPE, assignments[:1])
+
+
+def test_a_pipeline_that_drops_what_the_task_needs_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="pipeline imagenet keeps neither masks nor boxes; it is not for task 'segment'"
+    ):
+        set_fields(RECIPE, ['data.augment={"pipeline":"imagenet"}'])
+
+
+def test_parts_with_names_of_their_own_are_set_one_by_one() -> None:
+    recipe = set_fields(RECIPE, ["optim.lr_multipliers.backbone=0.1", "model_options.rate=2"])
+    assert recipe.optim.lr_multipliers["backbone"] == 0.1 and recipe.model_options["rate"] == 2
+    with pytest.raises(ValueError, match="A field without parts stands before it"):
+        set_fields(RECIPE, ["model_options=5", "model_options.a=1"])
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"name": ' * 100_000])
+def test_deeply_nested_json_is_refused_and_no_crash(text: str) -> None:
+    with pytest.raises(ValueError, match="^recipe.json: not valid JSON"):
+        recipe_from_json(text, source="recipe.json")
+    with pytest.raises(ValueError, match="^--set steps=.*valid integer"):
+        set_fields(RECIPE, [f"steps={text}"])

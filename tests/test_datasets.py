@@ -183,3 +183,25 @@ def test_a_name_listed_twice_is_refused(folder_root: Path) -> None:
     (folder_root / "train.txt").write_text("a\na.png\n")
     with pytest.raises(ValueError, match="lists a more than once"):
         open_folder(folder_root, "train")
+
+
+def test_linked_sub_folders_are_read_as_any_other(folder_root: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        shutil.move(folder_root / part / "train/sub", tmp_path / "disk" / part)
+        (folder_root / part / "train/sub").symlink_to(tmp_path / "disk" / part)
+    dataset = open_folder(folder_root, "train")
+    assert [dataset[i].name for i in range(len(dataset))] == ["a", "b", "sub/c"]
+
+
+@pytest.mark.parametrize("target", [".", "sub"])
+def test_a_link_that_shows_a_folder_again_is_refused(folder_root: Path, target: str) -> None:
+    (folder_root / "images/train/again").symlink_to(folder_root / "images/train" / target)
+    with pytest.raises(ValueError, match=r"again.* one folder; every image counts once"):
+        open_folder(folder_root, "train")
+
+
+def test_hidden_files_and_folders_are_no_images(folder_root: Path) -> None:
+    (folder_root / "images/train/._a.png").write_bytes(b"\x00\x05\x16\x07")
+    shutil.copytree(folder_root / "images/train/sub", folder_root / "images/train/.ipynb_checkpoints")
+    dataset = open_folder(folder_root, "train")
+    assert [dataset[i].name for i in range(len(dataset))] == ["a", "b", "sub/c"]

@@ -1,5 +1,6 @@
 """Promises of evaluation: every image once, every failure named, and a score that proves itself."""
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -212,3 +213,12 @@ def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_s
     assert evaluation.scores.mean_iou == 1  # mirrored back before the mean
     assert "mirror image" in evaluation.headline()
     assert "mirror" not in Predictor(StubBackend()).protocol
+
+
+def test_a_split_without_masks_is_refused(folder_root: Path) -> None:
+    opened = open_folder(folder_root, "val")
+    dataset: FileDataset[Any] = FileDataset(
+        opened.labels, opened.keys, lambda key: dataclasses.replace(opened.record_of(key), mask=None)
+    )
+    with pytest.raises(ValueError, match="a of split 'test' has no mask to compare with"):
+        evaluate(Predictor(StubBackend()), dataset, name="folder", split="test", batch_size=2)

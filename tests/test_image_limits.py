@@ -112,6 +112,53 @@ def test_a_tiff_of_countless_tiles_is_refused(tmp_path: Path) -> None:
         read_header(Stored(put(tmp_path / "a.tif", tiff(*size, *tiles) + bytes(8 * 90_000))))
 
 
+GREY = png(8, 8, bits=8, color=0, rows=bytes(72))
+BEFORE_IEND = len(GREY) - 12
+JPEG, PROGRESSIVE = encoded(SMOOTH, "JPEG"), encoded(SMOOTH, "JPEG", progressive=True)
+LAST_SCAN = PROGRESSIVE.rindex(b"\xff\xda")
+COMMENT, EXIF = b"\xff\xfe\0\2", b"\xff\xe1\xff\xffExif\0\0" + bytes(65_535 - 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (GREY[:33] + chunk(b"tEXt", b"") * 10_001 + GREY[33:], "10,000 chunks of less than 1,024 bytes"),
+        (GREY[:BEFORE_IEND] + chunk(b"tEXt", b"") * 10_001 + GREY[BEFORE_IEND:], "10,000 chunks"),
+        (GREY[:BEFORE_IEND] + chunk(b"IDAT", b"") * 10_001 + GREY[BEFORE_IEND:], "10,000 chunks"),
+        (GREY[:33] + chunk(b"eXIf", b"") + chunk(b"tEXt", b"") * 10_001 + GREY[33:], "10,000 chunks"),
+        (JPEG[:2] + COMMENT * 10_001 + JPEG[2:], "10,000 segments"),
+        (JPEG[:2] + b"\xff\xf0\xff\xff" * 10_001 + JPEG[2:], "10,000 segments"),  # a marker without a length
+        (JPEG[:3] + bytes([0xFF]) * 10_001 + JPEG[3:], "10,000 segments"),
+        (PROGRESSIVE[:LAST_SCAN] + COMMENT * 10_001 + PROGRESSIVE[LAST_SCAN:], "10,000 segments"),
+        (JPEG[:2] + EXIF * 17 + JPEG[2:], "1,048,576 bytes of EXIF"),
+    ],
+)
+def test_floods_of_chunks_and_segments_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"flood: not a readable image .it has more than {reason}"):
+        read_rgb(put(tmp_path / "flood", content))
+
+
+def test_large_images_are_read_without_a_warning_and_other_programs_keep_theirs(tmp_path: Path) -> None:
+    """Pillow warns beyond half of MAX_PIXELS."""
+    path = put(tmp_path / "large.png", png(10_000, 10_000, bits=8, color=0, rows=b""))
+    read = "import sys, pathlib, veduta.data.images as images, veduta.data.stored as stored\n"
+    read += "assert images.read_header(stored.Stored(pathlib.Path(sys.argv[1]))).size == (10_000, 10_000)"
+    done = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True, check=True)
+    assert not done.stderr
+    script = """
+import sys, warnings
+from PIL import Image
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+import veduta.data.images
+try:
+    Image.open(sys.argv[1])
+except Image.DecompressionBombWarning:
+    print("as it was")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "as it was\n"
+
+
 def test_a_header_is_read_without_reading_the_file(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jpg", encoded(SMOOTH, "JPEG"))
     os.truncate(path, 8 << 30)  # a sparse file; as an image it is refused for its bytes

@@ -132,11 +132,12 @@ def test_a_list_that_does_not_fit_is_refused_with_its_line(flat: Path, name: str
 def test_images_without_classes_ask_for_a_list(flat: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"needs a list in .*: val\.txt, LOC_val_solution\.csv or "):
         open_imagenet(flat, "val")
-    assert LAYOUT.splits(flat) == ("train",)
+    assert LAYOUT.splits(flat) == ("train", "val")  # told by its name, not passed over
 
 
 def test_images_beside_folders_of_classes_are_refused(root: Path) -> None:
     shutil.copy(root / "train/wide/2008_000001.JPEG", root / "train/a.JPEG")
+    assert "train" in LAYOUT.splits(root)
     with pytest.raises(ValueError, match=r"train holds folders of classes, and images: a\.JPEG"):
         open_imagenet(root, "train")
 
@@ -163,8 +164,33 @@ def test_a_wrong_class_index_is_named(root: Path, data: str) -> None:
 
 def test_hidden_folders_and_other_files_are_no_classes(root: Path) -> None:
     (root / "train/.ipynb_checkpoints").mkdir()
+    (root / "train/wide/.ipynb_checkpoints").mkdir()
     (root / "train/wide/notes.txt").write_text("")
+    (root / "val/._y.png").write_text("")
     assert open_imagenet(root, "train").labels.names == CLASSES
+    assert LAYOUT.splits(root) == ("train", "val")
+
+
+@pytest.mark.parametrize("split", PICTURES)
+@pytest.mark.parametrize("file", ["notes.txt", "._y.png", "deep/x.png"])
+def test_a_folder_of_train_without_images_is_no_class_and_refused(root: Path, split: str, file: str) -> None:
+    (root / "train/lost+found" / file).parent.mkdir(parents=True)
+    (root / "train/lost+found" / file).write_text("")
+    with pytest.raises(ValueError, match=r"train/lost\+found holds no image; every folder of train counts as a class"):
+        open_imagenet(root, split)
+
+
+def test_a_stray_folder_is_refused_where_the_classes_are_those_of_the_split(root: Path) -> None:
+    shutil.rmtree(root / "train")
+    (root / "val/lost+found").mkdir()
+    with pytest.raises(ValueError, match=r"val/lost\+found holds no image; every folder of val counts as a class"):
+        open_imagenet(root, "val")
+
+
+def test_images_further_down_are_refused_and_not_left_out(root: Path) -> None:
+    shutil.copytree(root / "train/wide", root / "train/wide/deep")
+    with pytest.raises(ValueError, match="train/wide/deep is a folder in the folder of a class"):
+        open_imagenet(root, "train")
 
 
 def test_folders_of_other_layouts_are_not_taken_for_classes(root: Path, tmp_path: Path) -> None:

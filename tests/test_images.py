@@ -1,6 +1,8 @@
 """Promises of reading: an odd file comes out as a person would expect, or is refused by its name with the reason."""
 
+import errno
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,9 +28,10 @@ from layouts import TINY, save
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from veduta.data.images import DecodedPicture, StoredPicture, read_header, read_mask, read_rgb
+from veduta.data.images import IMAGE_ENDINGS, DecodedPicture, StoredPicture, read_header, read_mask, read_rgb
 from veduta.data.jpeg import follow_scans
 from veduta.data.layout import Record, read_record
+from veduta.data.layouts.shards import IMAGE_ENDINGS as WRITTEN_ENDINGS
 from veduta.data.sample import Sample
 from veduta.data.stored import Stored
 
@@ -118,6 +121,27 @@ def test_bytes_behind_the_image_and_a_foreign_colour_profile_change_nothing(tmp_
     plain = put(tmp_path / "plain", encoded(image, kind))
     odd = put(tmp_path / "odd", encoded(image, kind, icc_profile=b"profile" * 99) + b"garbage" * 99)
     assert (read_rgb(odd) == read_rgb(plain)).all()
+
+
+def test_chunks_behind_the_end_of_a_png_are_no_part_of_it(tmp_path: Path) -> None:
+    plain = encoded(IMAGE, "PNG")
+    path = put(tmp_path / "a.png", plain + chunk(b"eXIf", exif(QUARTER_TURN)[6:]) + bytes(1 << 20))
+    assert read_header(Stored(path)).orientation == 1 and (read_rgb(path) == IMAGE).all()
+
+
+def test_a_photo_with_megabytes_of_notes_is_read(tmp_path: Path) -> None:
+    options = {"icc_profile": bytes(2 << 20), "exif": exif(QUARTER_TURN), "xmp": bytes(60_000), "comment": b"note" * 99}
+    path = put(tmp_path / "a.jpg", encoded(SMOOTH, "JPEG", **options))
+    assert read_rgb(path).shape == (*SMOOTH.shape[1::-1], 3)
+
+
+def test_a_png_of_many_small_pieces_of_pixels_is_read(tmp_path: Path) -> None:
+    whole = encoded(IMAGE, "PNG")
+    start = whole.index(b"IDAT") + 4
+    pixels = whole[start : start + int.from_bytes(whole[start - 8 : start - 4], "big")]
+    pieces = b"".join(chunk(b"IDAT", pixels[i : i + 1]) for i in range(len(pixels)))
+    path = put(tmp_path / "a.png", whole[: start - 8] + pieces + chunk(b"IEND", b""))
+    assert len(pixels) > 1000 and (read_rgb(path) == IMAGE).all()
 
 
 def test_a_photo_with_a_preview_behind_it_is_the_photo(tmp_path: Path) -> None:
@@ -279,6 +303,31 @@ def test_a_jpeg_with_foreign_bytes_in_its_scan_is_refused_rather_than_filled_wit
 def test_a_missing_file_is_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png not found"):
         read(tmp_path / "nowhere.png")
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_failing_disk_is_not_blamed_on_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "a.png", encoded(IMAGE, "PNG"))
+    monkeypatch.setattr(Path, "open", lambda *_: Failing())
+    with pytest.raises(OSError, match=r"Input/output error.*a\.png") as caught:
+        read_header(Stored(path))
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_place_that_no_file_has_is_blamed_on_the_image(tmp_path: Path) -> None:
+    big = struct.pack("<2sHHHQ", b"II", 43, 8, 0, (1 << 63) - 1)  # BigTIFF: where its directory is
+    with pytest.raises(ValueError, match=r"a\.tif: not a readable image"):
+        read_header(Stored(put(tmp_path / "a.tif", big + bytes(64))))
+
+
+def test_images_of_every_format_that_is_written_are_found_by_their_ending() -> None:
+    assert {f".{ending}" for ending in WRITTEN_ENDINGS.values()} < set(IMAGE_ENDINGS)
 
 
 # Part of a file, and smaller

@@ -115,6 +115,20 @@ def test_a_missing_image_is_named_with_its_file(root: Path) -> None:
         open_labelme(root, "train")
 
 
+def test_a_relative_folder_has_the_same_border(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert len(open_labelme(Path(), "train")) == len(PICTURES["train"])
+    edited(root, lambda new: new.update(imagePath="../../secret.png"))
+    with pytest.raises(ValueError, match=r"2008_000001\.json: imagePath: .*secret\.png is not below \."):
+        open_labelme(Path(), "train")
+
+
+def test_two_files_of_one_image_are_refused(root: Path) -> None:
+    edited(root, lambda new: new.update(imagePath="../train/2008_000002.jpg"))
+    with pytest.raises(ValueError, match=r"2008_000002\.json: .*2008_000002\.jpg is the image of .*2008_000001\.json"):
+        open_labelme(root, "train")
+
+
 def test_an_image_of_another_size_is_refused(root: Path) -> None:
     edited(root, lambda new: new.update(imageWidth=63))
     with pytest.raises(ValueError, match=r"2008_000001\.json: 63 x 48 .* an image of 64 x 48"):

@@ -117,6 +117,13 @@ def test_classes_csv_is_read_with_void_by_its_name(tmp_path: Path, encoding: str
         ('{"classes": [{"file_id": "x", "name": "a", "color": [0, 0, 0]}]}', r"classes\.0\.file_id .*valid integer"),
         ('{"classes": [{"file_id": 0, "name": "a", "color": [0, 0, 300]}]}', "RGB values from 0 to 255"),
         ('{"classes": [{"file_id": 0, "name": "a", "color": [0, 0, 0]}], "void": [1]}', "void Unexpected keyword"),
+        (
+            '{"classes": [{"file_id": 0, "name": "\\ud800", "color": [0, 0, 0]}]}',
+            r"printable text, got \['\\ud800'\]",
+        ),
+        ('{"classes": [{"file_id": 0, "name": "a\\u0000", "color": [0, 0, 0]}]}', "printable text"),
+        ('{"classes": [{"file_id": 0, "name": " ", "color": [0, 0, 0]}]}', r"printable text, got \[' '\]"),
+        ('{"classes": [], "void_ids": [' + "9" * 5000 + "]}", "not valid JSON: .*digits"),
     ],
 )
 def test_a_wrong_labels_json_is_refused_with_file_and_field(tmp_path: Path, text: str, message: str) -> None:
@@ -138,6 +145,7 @@ def test_a_wrong_labels_json_is_refused_with_file_and_field(tmp_path: Path, text
         ("index,name,r,g,b\n0,a,0,0,0\n0,b,0,0,0\n", r"file ids must differ.*\[0, 0\]"),
         ("index,name,r,g,b\n0,a,0,0,0\n1,a,0,0,0\n", "class names must differ"),
         ("index,name,r,g,b\n256,a,0,0,0\n", "values of 8-bit masks"),
+        ("index,name,r,g,b\n0,,0,0,0\n", r"class names must be printable text, got \[''\]"),
         ("index,name,r,g,b\n0,void,0,0,0\n", "a label map needs 1 to 255 classes, got 0"),
     ],
 )

@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,11 @@ def test_joined_splits_follow_each_other(written: tuple[str, Path]) -> None:
     train, val = open_layout(*written, "train"), open_layout(*written, "val")
     joined = open_layout(*written, "train+val")
     assert len(joined) == len(train) + len(val)
-    assert_same(joined[len(train)], val[0])
+    found, expected = joined[len(train)], val[0]
+    assert found.name == f"val/{expected.name}"
+    assert_same(replace(found, name=expected.name), expected)
+    with pytest.raises(ValueError, match="split 'val\\+val' names a split twice"):
+        open_layout(*written, "val+val")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -66,7 +66,7 @@ def test_a_list_of_files_that_are_elsewhere_says_how_paths_are_read(root: Path) 
     (root / "val.txt").write_text("set/photos/2009_000001.jpg set/labels/2009_000001.png\n")
     with pytest.raises(FileNotFoundError, match=r"2009_000001\.jpg not found; .*val\.txt .* absolute or relative to"):
         open_lists(root, "val")
-    assert LAYOUT.splits(root) == ("train",)
+    assert LAYOUT.splits(root) == ("train", "val")  # told by its name, not passed over
 
 
 def test_a_folder_with_two_or_no_label_files_is_refused(root: Path) -> None:

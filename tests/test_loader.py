@@ -5,7 +5,7 @@ import multiprocessing
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from writers import imagenet, voc
 
 from veduta.config import Augment, Data, Pipeline
 from veduta.data import open_layout
+from veduta.data.label_maps import VOC
 from veduta.data.layouts.folder import open_folder
 from veduta.data.loader import AugmentedSamples, DrawBatches, TrainLoader, share_of_rank
-from veduta.data.sample import Batch, InMemory
+from veduta.data.sample import Batch, InMemory, Sample
 
 DATA = Data(
     dataset="folder",
@@ -207,7 +208,7 @@ def test_training_stops_where_nothing_can_be_read_at_all(folder_root: Path) -> N
     for path in (folder_root / "images/train").rglob("*.png"):
         path.write_bytes(b"broken")
     data = Data(**{**vars(DATA), "unreadable": "replace"})
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="^16 training samples in a row cannot be read; the last: .*png"):
         next(iter(TrainLoader(open_folder(folder_root, "train"), data, steps=1, seed=0, pin_memory=False)))
 
 
@@ -219,3 +220,32 @@ def test_a_loader_that_is_left_early_leaves_no_worker_and_no_thread(folder_root:
     gc.collect()
     assert multiprocessing.active_children() == []
     assert not [thread for thread in threading.enumerate() if thread.name == "batches"]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [("boxes", "has no boxes"), ("mask", "has no mask"), ("scene_class", "has no class")]
+)
+def test_samples_of_one_batch_have_the_same_kinds_of_labels_or_training_stops(field: str, words: str) -> None:
+    image, mask = np.zeros((40, 48, 3), np.uint8), np.zeros((40, 48), np.uint8)
+    whole = Sample(
+        image=image,
+        mask=mask,
+        name="a",
+        boxes=np.array([[1, 1, 20, 20]], np.float32),
+        box_classes=np.ones(1, np.int64),
+        scene_class=1,
+    )
+
+    class Mixed:
+        labels = VOC
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Sample:
+            without: dict[str, Any] = {field: None}
+            return replace(whole, name="b", **without) if index else whole
+
+    loader = TrainLoader(Mixed(), DATA, steps=1, seed=0, pin_memory=False)
+    with pytest.raises(ValueError, match=f"^b {words}, others have: one split is one kind of labels"):
+        next(iter(loader))

@@ -1,6 +1,9 @@
 """Packing into shards and back: nothing is lost, the bytes depend on the data alone, and it is all or nothing."""
 
 import io
+import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +20,7 @@ from writers.tfrecord import write_blitznet
 
 from veduta.data.layout import Boxes, FileDataset, NoMask, Painted, Record
 from veduta.data.layouts.folder import open_folder
+from veduta.data.layouts.imagenet import open_imagenet
 from veduta.data.layouts.shards import LAYOUT, open_shards, verify_shards
 from veduta.data.layouts.tfrecord import open_tfrecord
 from veduta.data.pack import pack
@@ -74,9 +78,9 @@ def odd(tmp_path: Path) -> FileDataset[int]:
     painted: Painted = Blocks(photo)
     return listed(
         [
-            Record(name="a", image=Stored(photo), mask=Stored(grey), boxes=boxes),
-            Record(name="munich/b.left", image=Stored(drawing), mask=painted, boxes=nothing),
-            Record(name="münchen/b_left", image=Stored(scan), mask=Stored(tiff), boxes=nothing),
+            Record(name="a", image=Stored(photo), mask=Stored(grey), boxes=boxes, scene_class=0),
+            Record(name="munich/b.left", image=Stored(drawing), mask=painted, boxes=nothing, scene_class=1),
+            Record(name="münchen/b_left", image=Stored(scan), mask=Stored(tiff), boxes=nothing, scene_class=0),
             Record(name="d" * 150, image=Stored(photo), mask=NoMask(photo), boxes=nothing, scene_class=3),
         ]
     )
@@ -214,23 +218,70 @@ def test_a_pack_that_is_killed_does_not_open_and_can_be_done_again(
         patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
         with pytest.raises(KeyboardInterrupt):
             pack(odd, out, split="train", workers=1, progress=stop, shard_bytes=1)
-    assert {"train-000000.tar", "train.packing"} <= bytes_of(out).keys()
+    temporary = [name for name in bytes_of(out) if name.endswith(".tmp")]
+    assert temporary and {"train-000000.tar", "train.packing"} <= bytes_of(out).keys()
     with pytest.raises(ValueError, match="packing split 'train' was interrupted or still goes on. Pack it again"):
         open_shards(out, "train")
     pack(odd, out, split="train", workers=1, progress=quiet)
     assert_equal_sets(open_shards(out, "train"), odd)
-    assert "train-000001.tar" not in bytes_of(out)
+    assert "train-000001.tar" not in bytes_of(out) and not bytes_of(out).keys() & set(temporary)
+
+
+def test_a_split_that_another_process_packs_is_left_alone(odd: FileDataset[int], tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from veduta.data.pack import _mark\n"
+        "_mark(Path(sys.argv[1]), 'train'); print(flush=True); sys.stdin.read()"
+    )
+    marker, begun = tmp_path / "train.packing", tmp_path / "train-000000.tar"
+    command = [sys.executable, "-c", code, str(marker)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        begun.write_bytes(b"begun")
+        with pytest.raises(FileExistsError, match=f"split 'train' is being packed by process {other.pid}\\."):
+            pack(odd, tmp_path, split="train", workers=1, progress=quiet)
+        assert begun.read_bytes() == b"begun" and marker.exists()
+        other.communicate()
+    pack(odd, tmp_path, split="train", workers=1, progress=quiet)  # it ended and left its marker
+    assert_equal_sets(open_shards(tmp_path, "train"), odd)
+
+
+def test_a_pack_that_fails_leaves_the_label_map_to_the_others(odd: FileDataset[int], tmp_path: Path) -> None:
+    def other_begins(done: int, total: int) -> None:
+        pack(odd, tmp_path / "a", split="val", workers=1, progress=quiet)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(odd, tmp_path / "a", split="train", workers=1, progress=other_begins)
+    assert_equal_sets(open_shards(tmp_path / "a", "val"), odd)
+
+    table = tmp_path / "b/classes.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "index,name,r,g,b\n10,sky,120,180,230\n0,road,110,90,130\n7,car,40,70,190\n255,void,0,0,0\n3,ignore,0,0,0\n"
+    )
+    with pytest.raises(ValueError, match="1 of 1 samples"):
+        bad = replace(odd.record(0), image=Stored(table))
+        pack(listed([bad]), table.parent, split="train", workers=1, progress=quiet)
+    assert list(bytes_of(table.parent)) == ["classes.csv"]
 
 
 def test_what_could_not_be_opened_again_is_not_packed(odd: FileDataset[int], tmp_path: Path) -> None:
     labels = replace(TINY, void_ids=())
     with pytest.raises(ValueError, match="its mask has void pixels, and label map 'tiny' has no value for void"):
         pack(listed([odd.record(1)], labels), tmp_path / "out", split="train", workers=1, progress=quiet)
-    with pytest.raises(ValueError, match=r"'2007/train' cannot name a split of shards"):
-        pack(odd, tmp_path / "out", split="2007/train", workers=1, progress=quiet)
-    with pytest.raises(ValueError, match="000000001-a has no mask, 000000000-a has a mask"):
-        mixed = [odd.record(0), replace(odd.record(0), mask=None)]
-        pack(listed(mixed), tmp_path / "out", split="train", workers=1, progress=quiet)
+    for split in ("2007/train", "train+val"):
+        with pytest.raises(ValueError, match=rf"'{re.escape(split)}' cannot name a split of shards"):
+            pack(odd, tmp_path / "out", split=split, workers=1, progress=quiet)
+    whole = odd.record(0)
+    for other, found in (
+        (replace(whole, mask=None), "a class and boxes"),
+        (replace(whole, boxes=None), "a class and a mask"),
+        (replace(whole, scene_class=None), "a mask and boxes"),
+        (Record(name="a", image=whole.image), "neither mask nor boxes nor class"),
+    ):
+        for mixed in ([whole, other], [other, whole]):
+            with pytest.raises(ValueError, match=f"00000000[01]-a has {found}(, 0|$)"):
+                pack(listed(mixed), tmp_path / "out", split="train", workers=1, progress=quiet)
     with pytest.raises(ValueError, match="no samples to pack"):
         pack(listed([]), tmp_path / "out", split="train", workers=1, progress=quiet)
 
@@ -280,10 +331,51 @@ def test_unpacked_classified_images_lie_in_a_folder_per_class(tmp_path: Path) ->
         unpacked(ANIMALS, ("n1/", "n1/"), "e")
 
 
-@pytest.mark.parametrize("name", ["../a", "/tmp/a", "a/../../b", "a\\b", "c:a", "a\nb", "a//b"])
-def test_names_that_lead_out_of_the_folder_are_not_written(name: str, tmp_path: Path) -> None:
+def test_unpacked_classes_keep_their_index_where_a_split_lacks_some(tmp_path: Path) -> None:
+    insects = replace(
+        ANIMALS, classes=tuple(LabelClass(file_id=i, name=n, color=(i, i, i)) for i, n in enumerate("abc"))
+    )
+    images = [Stored(save(tmp_path / f"{i}.png", paint(i, 3)[0])) for i in range(3)]
+
+    def packed(split: str, classes: list[int], folders: str = "abc") -> None:
+        records = [Record(name=f"{folders[i]}/{i}", image=images[i], scene_class=i) for i in classes]
+        pack(listed(records, insects), tmp_path / "shards", split=split, workers=1, progress=quiet)
+
+    packed("train", [0, 1, 2])
+    packed("val", [0, 2])
+    packed("other", [0, 2], folders="xbc")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"2 folders for 3 classes.*Unpack a train split"):
+        unpack(tmp_path / "shards", "val", out, progress=quiet)
+    unpack(tmp_path / "shards", "train", out, progress=quiet)
+    unpack(tmp_path / "shards", "val", out, progress=quiet)
+    dataset = open_imagenet(out, "val")
+    assert dataset.labels.names == ("a", "b", "c")
+    assert [dataset.record(i).scene_class for i in range(2)] == [0, 2]
+    with pytest.raises(ValueError, match="do not sort as the classes do"):
+        unpack(tmp_path / "shards", "other", out, progress=quiet)
+    assert not (out / "other").exists()
+
+
+def test_images_without_masks_and_classes_are_not_unpacked(odd: FileDataset[int], tmp_path: Path) -> None:
+    boxes_only = replace(odd.record(0), mask=None)
+    pack(listed([boxes_only]), tmp_path / "shards", split="train", workers=1, progress=quiet)
+    with pytest.raises(ValueError, match="images of split 'train' have no masks"):
+        unpack(tmp_path / "shards", "train", tmp_path / "out", progress=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../a", "/tmp/a", "a/../../b"])
+def test_names_that_lead_out_of_the_folder_are_not_packed(name: str, tmp_path: Path) -> None:
     image = Stored(save(tmp_path / "a.png", paint(0, 3)[0]))
-    pack(listed([Record(name=name, image=image)]), tmp_path / "shards", split="train", workers=1, progress=quiet)
+    with pytest.raises(ValueError, match=f"its name '{name}' leads out of the folder"):
+        pack(listed([Record(name=name, image=image)]), tmp_path / "shards", split="train", workers=1, progress=quiet)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "c:a", "a\nb", "a//b"])
+def test_names_that_are_none_of_files_are_not_written(name: str, odd: FileDataset[int], tmp_path: Path) -> None:
+    named = replace(odd.record(0), name=name)
+    pack(listed([named]), tmp_path / "shards", split="train", workers=1, progress=quiet)
     with pytest.raises(ValueError, match="is no name to write a file under"):
         unpack(tmp_path / "shards", "train", tmp_path / "out/in", progress=quiet)
     assert list(bytes_of(tmp_path / "out")) == ["in/labels.json"]
@@ -295,3 +387,14 @@ def test_pictures_of_voc_keep_their_boxes_through_tfrecord_and_shards(tmp_path: 
         np.testing.assert_allclose(sample.boxes, picture.expected.boxes, atol=1e-4)  # type: ignore[arg-type]
         assert np.array_equal(sample.mask, picture.mask)  # type: ignore[arg-type]
     assert open_shards(tmp_path, "val").labels == LABELS
+
+
+def test_damaged_shards_are_not_unpacked(odd: FileDataset[int], tmp_path: Path) -> None:
+    pack(odd, tmp_path / "shards", split="train", workers=1, progress=quiet)
+    path = tmp_path / "shards" / "train-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged are train-000000\.tar"):
+        unpack(tmp_path / "shards", "train", tmp_path / "again", progress=quiet)
+    assert not (tmp_path / "again").exists()

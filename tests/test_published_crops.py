@@ -206,6 +206,24 @@ def test_deeplab_draws_quarters_of_a_scale_alike(monkeypatch: pytest.MonkeyPatch
     assert {0, 39} <= {top for top, _ in largest} <= set(range(40))  # every place, the last one included
 
 
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        ((0.5, 2.0), [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]),
+        ((0.1, 0.35), [0.1, 0.35]),  # their difference is a little less than 0.25
+        ((0.5, 1.6), [0.5, 0.775, 1.05, 1.325, 1.6]),
+        ((1.0, 1.2), [1.0]),
+    ],
+)
+def test_deeplab_draws_both_ends_of_a_range_and_what_lies_evenly_between(
+    monkeypatch: pytest.MonkeyPatch, scale: tuple[float, float], expected: list[float]
+) -> None:
+    recorded, rng = Recorded(monkeypatch), np.random.default_rng(0)
+    for _ in range(100):
+        deeplab(SAMPLE, (33, 33), scale=scale, flip=0.5, rng=rng)
+    assert set(recorded.sizes) == {(int(36 * factor), int(54 * factor)) for factor in expected}
+
+
 def test_one_scale_is_a_range_too(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded, rng = Recorded(monkeypatch), np.random.default_rng(0)
     for draw in (deeplab, refinenet, encoding):

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from golden_data import FOLDER
 from pictures import PICTURES
+from pydantic import TypeAdapter
 from writers.tfrecord import blitznet_features, deeplab_features, example, framed, save, write_blitznet, write_deeplab
 
 from veduta.data.label_maps import COCO, VOC
 from veduta.data.layout import FileDataset
 from veduta.data.layouts import tfrecord
 from veduta.data.layouts.tfrecord import LAYOUT, open_tfrecord
+from veduta.labels import LabelMap
 from veduta.ops import wire
 from veduta.ops.crc32c import masked_crc32c
 
@@ -130,6 +132,8 @@ def test_a_label_map_beside_the_files_counts_and_without_one_only_published_name
         ({"image/encoded": b""}, r"record 0 \(byte 0\): no image/encoded; it has image/"),
         ({"image/filename": b""}, "no image/filename"),
         ({"image/filename": b"\xff"}, "is no text"),
+        ({"image/filename": b"../../2008_000001.jpg"}, r"record 0 .*name '\.\./\.\./2008_.* leads out of the folder"),
+        ({"image/filename": b"/tmp/2008_000001.jpg"}, "leads out of the folder"),
         ({"image/object/difficulty": [1]}, "2 classes, 1 difficulties and .* must be as many"),
         ({"image/object/bbox/xmax": [0.5, float("nan")]}, "no finite number"),
         ({"image/object/class/label": [15, 21]}, "a box of class 21, which label map 'voc' does not have"),
@@ -137,16 +141,34 @@ def test_a_label_map_beside_the_files_counts_and_without_one_only_published_name
     ],
 )
 def test_what_does_not_fit_is_refused_by_record(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_bytes(TypeAdapter(LabelMap).dump_json(VOC))
     save(tmp_path / "train", [example(blitznet_features(PICTURE) | changes)])
     with pytest.raises(ValueError, match=message):
         open_tfrecord(tmp_path, "train")[0]
 
 
-def test_records_with_and_without_masks_in_one_split_are_refused(tmp_path: Path) -> None:
-    without = {name: value for name, value in deeplab_features(PICTURE).items() if "segmentation" not in name}
-    save(tmp_path / "train", [example(deeplab_features(PICTURE)), example(without)])
-    with pytest.raises(ValueError, match=r"record 1 .*has no mask, the first record of the split has one"):
+@pytest.mark.parametrize(("what", "part"), [("mask", "segmentation"), ("boxes", "object")])
+def test_records_with_and_without_masks_or_boxes_in_one_split_are_refused(what: str, part: str, tmp_path: Path) -> None:
+    features = blitznet_features(PICTURE)
+    without = {name: value for name, value in features.items() if part not in name}
+    save(tmp_path / "train", [example(features), example(without)])
+    with pytest.raises(ValueError, match=rf"record 1 .*a record without {what}, the first of the split is with\."):
         open_tfrecord(tmp_path, "train")[1]
+    save(tmp_path / "train", [example(without), example(features)])
+    with pytest.raises(ValueError, match=rf"record 1 .*a record with {what}, the first of the split is without\."):
+        open_tfrecord(tmp_path, "train")[1]
+
+
+def test_one_file_under_two_names_does_not_pass_for_two(tmp_path: Path) -> None:
+    write_deeplab(tmp_path)
+    shutil.copy(tmp_path / "val-00000-of-00002.tfrecord", tmp_path / "val-00000-of-00002")
+    (tmp_path / "val-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(FileNotFoundError, match=r"each number once; here they are \[0, 0\]\."):
+        open_tfrecord(tmp_path, "val")
+    shutil.copy(tmp_path / "train-00001-of-00002.tfrecord", tmp_path / "train-00001-of-00003.tfrecord")
+    (tmp_path / "train-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(FileNotFoundError, match="holds 2 files of split 'train', and 2 by the name of"):
+        open_tfrecord(tmp_path, "train")
 
 
 def test_a_flipped_byte_and_a_cut_file_are_named_with_record_and_byte(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from layouts import save, write_folder
 from PIL import Image
+from writers import coco, imagenet
 
 from veduta.backends import open_model
 from veduta.checkpoint import load_model
@@ -151,3 +152,55 @@ def test_mixup_is_refused_where_images_have_no_class(tmp_path: Path) -> None:
     recipe = small_recipe(write_folder(tmp_path / "data"))
     with pytest.raises(ValueError, match="loss.mixup and loss.cutmix blend classes of whole images; task 'segment'"):
         train(dataclasses.replace(recipe, loss=Loss(mixup=0.2)), tmp_path / "run", ProgressLine())
+
+
+def test_data_without_what_task_or_pipeline_need_is_refused_before_the_work(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"))
+    augment = Augment(pipeline="blitznet")
+    squares = dataclasses.replace(recipe.data, augment=augment, crop_size=(64, 64))
+    with pytest.raises(ValueError, match="pipeline blitznet crops around boxes; split 'train' has none"):
+        train(dataclasses.replace(recipe, data=squares), tmp_path / "run", ProgressLine())
+    root = coco.write(tmp_path / "coco")
+    for split in ("train", "val"):
+        path = root / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"] = content["categories"][:: 1 if split == "train" else -1]
+        if split == "val":
+            content["categories"] = [
+                {**category, "name": f"other {category['id']}"} for category in content["categories"]
+            ]
+        path.write_text(json.dumps(content))
+    data = dataclasses.replace(recipe.data, dataset="coco", root=str(root))
+    with pytest.raises(ValueError, match="split 'train' has the classes .*, split 'val' .*They must be the same"):
+        train(dataclasses.replace(recipe, data=data), tmp_path / "run", ProgressLine())
+    with pytest.raises(ValueError, match="the joined splits have different classes"):
+        train(
+            dataclasses.replace(recipe, data=dataclasses.replace(data, train_split="train+val")),
+            tmp_path / "run",
+            ProgressLine(),
+        )
+    root = imagenet.write(tmp_path / "imagenet")
+    data = dataclasses.replace(recipe.data, dataset="imagenet", root=str(root))
+    with pytest.raises(ValueError, match="split 'train' has no masks, which task 'segment' needs"):
+        train(dataclasses.replace(recipe, data=data), tmp_path / "run", ProgressLine())
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=1000, lr=1e30)
+    recipe = dataclasses.replace(recipe, validate_every=3)  # a row of the log is due every second step
+    with pytest.raises(FloatingPointError, match="The checkpoints before it are intact"):
+        train(recipe, tmp_path / "run", ProgressLine())
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        assert all(torch.isfinite(tensor).all() for tensor in load_model(path)[0].values()), path.name
+
+
+def test_replaced_samples_are_counted_over_the_whole_run(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    data = (root / "images/train/a.png").read_bytes()
+    (root / "images/train/a.png").write_bytes(data[:40] + b"broken" + data[60:])
+    recipe = small_recipe(root, steps=6)  # two epochs make three batches
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, unreadable="replace"))
+    train(recipe, tmp_path / "run", ProgressLine())
+    content = json.loads((tmp_path / "run" / "unreadable.json").read_text())
+    assert content["replaced"] == 4 and len(content["reasons"]) == 1

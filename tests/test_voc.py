@@ -135,6 +135,14 @@ def test_a_set_for_segmentation_only_has_no_boxes(year: Path) -> None:
     assert sample.mask is not None and sample.boxes is None
 
 
+def test_one_missing_annotation_does_not_take_the_boxes_of_the_others(year: Path) -> None:
+    (year / "Annotations" / f"{NAMES['train'][0]}.xml").unlink()
+    dataset = open_voc(year, "train")
+    assert dataset[1].boxes is not None
+    with pytest.raises(FileNotFoundError, match=f"{NAMES['train'][0]}.xml"):
+        dataset.record(0)
+
+
 def test_the_list_of_a_class_has_the_images_that_show_it_be_it_a_difficult_one(year: Path) -> None:
     assert list(open_voc(year, "main-train:person").keys) == ["2008_000001"]
     assert list(open_voc(year, "main-train:car").keys) == ["2008_000001"]  # difficult: flag 0

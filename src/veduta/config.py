@@ -18,6 +18,8 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # JSON has neither, so
 
 Option = bool | int | float | str
 
+FREE = ("model_options", "optim.lr_multipliers")  # fields whose parts have names of their own
+
 
 Pipeline = Literal["window", "deeplab", "refinenet", "encoding", "blitznet", "imagenet"]
 
@@ -56,8 +58,10 @@ class Augment:
         for field in dataclasses.fields(Augment):
             given, default = getattr(self, field.name), getattr(field.default, "default", field.default)
             if given != default and self.pipeline not in _READ_BY.get(field.name, get_args(Pipeline)):
+                readers = " and ".join(_READ_BY[field.name])
                 raise ValueError(
-                    f"pipeline {self.pipeline} does not read {field.name}; {' and '.join(_READ_BY[field.name])} would"
+                    f"pipeline {self.pipeline} does not read {field.name}; {readers} would. Set all of data.augment, "
+                    f'such as {{"pipeline": "{self.pipeline}"}}, to drop what was set for another pipeline'
                 )
         return self
 
@@ -83,7 +87,7 @@ class Data:
     val_split: str = "val"
     crop_size: tuple[int, int] = (513, 513)  # of a training sample; validation sees whole images
     batch_size: int = Field(default=8, ge=1)  # per process
-    in_memory: bool = False  # decode every sample once and keep it: right for small data sets
+    in_memory: bool = False  # decode every sample once and keep it, whole: right for small data sets
     workers: int = Field(default=0, ge=0)  # loader processes; the result does not depend on their number
     unreadable: Literal["stop", "replace"] = "stop"  # an image that cannot be read in training: end, or take the next
     augment: Augment = Augment()
@@ -174,7 +178,7 @@ class Recipe:
     loss: Loss = Loss()
     steps: int = Field(ge=1)
     model_options: dict[str, Option] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     device: str = "auto"  # auto, cpu, cuda, cuda:1, npu, mps
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     # BatchNorm uses its running statistics and leaves them alone; scale and shift train (DeepLab's
@@ -187,6 +191,8 @@ class Recipe:
     def _possible(self) -> "Recipe":
         if self.flip_test and self.task == "detect_segment":
             raise ValueError("flip_test averages classes and masks; boxes of a mirrored image have no such average")
+        if self.data.augment.pipeline == "imagenet" and self.task != "classify":
+            raise ValueError(f"pipeline imagenet keeps neither masks nor boxes; it is not for task '{self.task}'")
         return self
 
 
@@ -208,7 +214,7 @@ def recipe_from_json(text: str, *, source: str) -> Recipe:
     """Raises ValueError naming `source` and the field at fault."""
     try:
         return _validate(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{source}: not valid JSON: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -239,7 +245,7 @@ def set_fields(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
         for parent in parents:
             _require(parent, part, path, assignment)
             part = part[parent]
-        if part is not values.get("model_options"):
+        if ".".join(parents) not in FREE or not isinstance(part, dict):
             _require(leaf, part, path, assignment)
         part[leaf] = value
         try:
@@ -270,7 +276,7 @@ def _read_assignment(assignment: str, *, example: str) -> tuple[str, Any]:
         raise ValueError(f"--set {assignment}: expected field=value, such as {example}.")
     try:
         return name.strip(), json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return name.strip(), text
 
 

@@ -7,7 +7,7 @@ The class count is derived from it, never typed twice.
 import csv
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -56,6 +56,8 @@ class LabelMap:
             raise ValueError(f"file ids must differ, classes and void together, got {sorted(ids)}")
         if len(set(names)) < len(names):
             raise ValueError(f"class names must differ, got {names}")
+        if nameless := [name for name in names if not name.strip() or not name.isprintable()]:
+            raise ValueError(f"class names must be printable text, got {nameless}")
         if self.of == "pixels" and not all(0 <= i <= 255 for i in ids):
             raise ValueError(f"file ids are values of 8-bit masks, 0 to 255, got {sorted(ids)}")
         if not all(0 <= v <= 255 for c in self.classes for v in c.color):
@@ -119,7 +121,7 @@ def read_label_map(path: Path, *, of: Literal["pixels", "images"] = "pixels") ->
         raise FileNotFoundError(f"{path} not found. Expected a label map: labels.json or classes.csv.")
     try:
         if path.suffix.lower() == ".json":
-            content = json.loads(path.read_text(encoding=ENCODING))
+            content = _parse_json(path)
             named = {"name": path.parent.name, "of": of, **content} if isinstance(content, dict) else content
             labels = TypeAdapter(LabelMap).validate_python(named)
             if labels.of != of:
@@ -130,12 +132,18 @@ def read_label_map(path: Path, *, of: Literal["pixels", "images"] = "pixels") ->
         first = error.errors()[0]
         where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{path}: {where} {what}.".replace("  ", " ")) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}.") from error
     except csv.Error as error:
         raise ValueError(f"{path}: not a readable table: {error}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
+
+
+def _parse_json(path: Path) -> Any:
+    text = path.read_text(encoding=ENCODING)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
+        raise ValueError(f"{path}: not valid JSON: {error}.") from error
 
 
 def _from_csv(path: Path, of: Literal["pixels", "images"]) -> LabelMap:

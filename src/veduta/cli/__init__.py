@@ -79,6 +79,8 @@ def evaluate(
         for target in (json, report):
             if target is not None:
                 check_new_file(target)
+        if json is not None and report is not None and json.absolute() == report.absolute():
+            raise ValueError(f"--json {json}: the same file as --report. Choose another.")
         backend = open_model(model, device=device)
         backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
         predictor = Predictor(backend)
@@ -103,8 +105,9 @@ def evaluate(
             from veduta.report.page import write_report
 
             write_report(evaluation, report, run=model if model.is_dir() else None)
-        # A layout refuses names that come twice, so what is missing has failed.
-        if not evaluation.proved and not allow_failed:
+        if not evaluation.proved and not evaluation.failed:
+            stop("samples of one name come more than once, so the score proves nothing. Take them out.", FAILED)
+        if evaluation.failed and not allow_failed:
             listed = "\n  ".join(why for _, why in evaluation.failed[:5])
             stop(
                 f"{len(evaluation.failed)} images failed; the score leaves them out:\n  {listed}\n"

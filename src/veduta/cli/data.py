@@ -76,8 +76,8 @@ def _find_layout(path: Path, layout: str | None) -> str:
     fits = [layout] if layout is not None else list(recognise(path))
     if not fits:
         raise ValueError(
-            f"{path} fits none of the layouts {', '.join(DATASETS)}. `veduta list data` tells how they lie; "
-            "--layout NAME says what is missing for one."
+            f"{path} fits none of the layouts {', '.join(DATASETS)}. --layout NAME says what is missing "
+            "for one; docs/data.md shows how each lies."
         )
     if len(fits) > 1:
         raise ValueError(f"{path} fits {' and '.join(fits)}: add --layout {fits[0]}.")
@@ -136,6 +136,8 @@ def show(
         from veduta.recipes import find_recipe
 
         check_new_file(out)
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"--out {out}: the picture is a PNG. Give it a name that ends in .png.")
         chosen = set_fields(find_recipe(recipe), set_)
         if data is not None:
             chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, root=str(data)))
@@ -160,11 +162,15 @@ def pack(
         from veduta.engine.progress import ProgressLine
 
         name, line = _find_layout(path, layout), ProgressLine()
-        for wanted in split or DATASETS[name].splits(path):
+        found = split or DATASETS[name].splits(path)
+        if not found:
+            raise ValueError(f"{path} holds no split of layout {name}.")
+        opened = {wanted: open_layout(name, path, wanted) for wanted in found}  # all names are right before the work
+        for wanted, dataset in opened.items():
             index = run(
-                open_layout(name, path, wanted),
+                dataset,
                 out,
-                split=wanted.replace("/", "-"),
+                split=wanted.translate(str.maketrans("/:+", "--_")),  # a + would join splits of the shards
                 workers=workers,
                 progress=lambda done, total, wanted=wanted: line.count(  # type: ignore[misc]
                     f"packing {wanted}", done, total
@@ -188,7 +194,7 @@ def unpack(
         from veduta.engine.progress import ProgressLine
 
         line = ProgressLine()
-        found = split or DATASETS["shards"].splits(path)
+        found = sorted(split or DATASETS["shards"].splits(path), key=lambda name: name != "train")  # it orders classes
         if not found:
             raise ValueError(f"{path} holds no shards: no SPLIT.index.json, which `veduta data pack` writes last.")
         for wanted in found:

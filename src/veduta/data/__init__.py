@@ -45,8 +45,11 @@ def open_dataset(data: Data, split: str) -> SampleDataset:
 
 def open_layout(name: str, root: Path, split: str) -> FileDataset[Any]:
     """A split of a folder in a known layout, or several joined: `2007/trainval+2012/trainval`."""
-    parts = [DATASETS[name].open(root, part) for part in split.split("+")]
-    return parts[0] if len(parts) == 1 else join(parts)
+    parts = split.split("+")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"split '{split}' names a split twice; every image counts once.")
+    opened = {part: DATASETS[name].open(root, part) for part in parts}
+    return join(opened) if len(opened) > 1 else opened[split]
 
 
 def recognise(root: Path) -> dict[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 What happens to each kind of file is told in docs/data.md. Colour profiles (ICC) are ignored, as training sets do.
 """
 
+import errno
 import io
 import struct
 import warnings
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
-from veduta.data.jpeg import follow_scans
+from veduta.data.jpeg import MOST_EXIF, follow_scans, refuse_flood
 from veduta.data.mask_colors import decode_colors
 from veduta.data.stored import Stored
 from veduta.labels import LabelMap
@@ -26,10 +27,14 @@ MAX_PIXELS = 178_956_970  # decoded images beyond this are refused before any me
 MAX_PASSES = 16 * MAX_PIXELS  # pixels times scans of a JPEG: a scan of a few bytes costs a pass over all pixels
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of files to look for; any case
 LOSSY = ("jpeg", "tiff_jpeg", "webp")  # compressions inside of TIFF
 MOST_PAGES = 64  # of a TIFF whose pages are looked at
 MOST_TILES = 1 << 16  # of an uncompressed TIFF: Pillow spends its time on each, however small
-MOST_EXIF = 1 << 20  # bytes
+MOST_CHUNKS = 10_000  # of a PNG below SMALL_CHUNK: Pillow takes microseconds for each, and keeps some
+SMALL_CHUNK = 1 << 10  # bytes; encoders cut pixels into 8 KiB or more
+
+JPEG_START, PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 # What else lies under the name of an image: how it begins, and what to say.
 STRANGERS = (
@@ -57,7 +62,10 @@ UPRIGHT: dict[int, Callable[[cv2.typing.MatLike], cv2.typing.MatLike]] = {
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters about a damaged file is said by the error
+# What matters about a damaged file is said by the error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# Images beyond half of MAX_PIXELS are read without a word, unless the program has a filter of its own for them.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 
 
 class Picture(Protocol):
@@ -230,11 +238,17 @@ def _mask_values(picture: StoredPicture, mode: str) -> NDArray[np.uint8]:
 def _open(file: BinaryIO, source: Stored) -> tuple[Image.Image, Header]:
     """Open lazily: the header is read and judged, no pixel is decoded yet. `file` stays where Pillow left it."""
     with _refusing(source):
+        start = file.read(len(PNG_START))
+        exif = _walk_png(file) if start == PNG_START else b""
+        if start.startswith(JPEG_START):
+            refuse_flood(file)
         try:
             image = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError:
             raise ValueError(_what_else(file)) from None
         place = file.tell()
+        if exif:
+            image.info["exif"] = exif
         for key in ("xmp", "XML:com.adobe.xmp"):  # Pillow would look for an orientation in there too
             image.info.pop(key, None)
         header = _header(image, file)
@@ -257,9 +271,8 @@ def _header(image: Image.Image, file: BinaryIO) -> Header:
         frames = _count_pages(image)
     else:
         if image.format == "PNG":
-            bits, exif = _walk_png(file)
-            if exif:
-                image.info["exif"] = exif
+            file.seek(24)
+            bits = file.read(1)[0]
         if isinstance(image, GifImagePlugin.GifImageFile):
             frames += image.is_animated
         orientation = _exif_orientation(image)
@@ -285,17 +298,23 @@ def _orientation(value: Any) -> int:
     return int(value) if value in tuple(UPRIGHT) else 1  # EXIF numbers may be fractions, text or several
 
 
-def _walk_png(file: BinaryIO) -> tuple[int, bytes]:
-    """The bits per channel of a PNG, and its EXIF, which may stand behind the pixels."""
-    file.seek(24)
-    bits = file.read(1)[0]
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
+def _walk_png(file: BinaryIO) -> bytes:
+    """The EXIF of a PNG, which may stand behind the pixels. Raises ValueError for more than MOST_CHUNKS."""
+    exif, small, place = b"", 0, len(PNG_START)
+    while small <= MOST_CHUNKS:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] in (
+            b"IEND",
+            bytes(4),
+        ):  # the end, or a copy that was cut off and filled with zeros
+            return exif
         length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            return bits, file.read(min(length, MOST_EXIF))
-        file.seek(length + 4, io.SEEK_CUR)
-    return bits, b""
+        if kind == b"eXIf" and not exif:
+            exif = file.read(min(length, MOST_EXIF))
+        small += length < SMALL_CHUNK
+        place += length + 12
+    raise ValueError(f"it has more than {MOST_CHUNKS:,} chunks of less than {SMALL_CHUNK:,} bytes")
 
 
 def _count_pages(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -326,12 +345,18 @@ def _what_else(file: BinaryIO) -> str:
 
 @contextmanager
 def _refusing(source: Stored) -> Iterator[None]:
-    """Whatever a library raises about untrusted bytes becomes a ValueError that names the file."""
+    """Whatever a library raises about untrusted bytes becomes a ValueError that names the file.
+
+    What the system says against reading stays an OSError: it is not about the bytes.
+    """
     try:
         yield
     except Image.DecompressionBombError:
         raise _too_large(source) from None
     except Exception as error:
+        # Pillow's own have no number; EINVAL is a place that the file names and no file can have.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise OSError(error.errno, error.strerror, str(source)) from error
         reason = str(error) or type(error).__name__
         raise ValueError(
             f"{source}: not a readable image ({reason}). Replace the file or take it off the list."

@@ -4,7 +4,7 @@ Record -> Sample happens here and nowhere else, so that every layout keeps the s
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -86,14 +86,25 @@ class FileDataset(Generic[Key]):
         return read_record(self.record(index), self.labels)
 
 
-def join(datasets: Sequence[FileDataset[Hashable]]) -> FileDataset[tuple[int, Hashable]]:
-    """Splits of one label map, one after the other."""
-    keys = [(number, key) for number, dataset in enumerate(datasets) for key in dataset.keys]
-    return FileDataset(datasets[0].labels, keys, partial(_joined, tuple(d.record_of for d in datasets)))
+def join(datasets: dict[str, FileDataset[Hashable]]) -> FileDataset[tuple[str, Hashable]]:
+    """Splits by name, one after the other; `a` of `train` is called `train/a`.
+
+    Raises ValueError where their classes differ.
+    """
+    first, *others = datasets.values()
+    for other in others:
+        if other.labels != first.labels:
+            raise ValueError(
+                f"the joined splits have different classes ({', '.join(first.labels.names)}; "
+                f"{', '.join(other.labels.names)}), or other values for them. Give all of them one list of classes."
+            )
+    keys = [(name, key) for name, dataset in datasets.items() for key in dataset.keys]
+    return FileDataset(first.labels, keys, partial(_joined, {name: d.record_of for name, d in datasets.items()}))
 
 
-def _joined(records: tuple[Callable[[Hashable], Record], ...], key: tuple[int, Hashable]) -> Record:
-    return records[key[0]](key[1])
+def _joined(records: dict[str, Callable[[Hashable], Record]], key: tuple[str, Hashable]) -> Record:
+    record = records[key[0]](key[1])
+    return replace(record, name=f"{key[0]}/{record.name}")
 
 
 class OpenLayout(Protocol):
@@ -164,7 +175,7 @@ def open_picture(dataset: SampleDataset, index: int) -> tuple[Picture, Record | 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a list file that hold something, stripped, with their numbers from 1.
 
-    Raises FileNotFoundError, and ValueError where it is no UTF-8 text.
+    Raises FileNotFoundError, and ValueError where it is no UTF-8 text or holds control characters.
     """
     try:
         text = path.read_text(encoding=ENCODING)
@@ -172,7 +183,11 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         raise FileNotFoundError(f"{path} not found.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}). Save it as UTF-8.") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    for number, line in lines:
+        if "\0" in line:
+            raise ValueError(f"{path}, line {number}: a zero byte. Damaged, or saved as UTF-16? Save it as UTF-8.")
+    return lines
 
 
 def unknown_split(layout: str, split: str, known: Sequence[str]) -> ValueError:

@@ -14,15 +14,14 @@ def list_lines(dataset: FileDataset[Any], root: Path) -> list[str]:
     Where samples lie inside record files, or masks are painted from polygons, there is no file to name: then the lines
     are the names of the samples.
     """
-    records = [dataset.record(index) for index in range(len(dataset))]
-    if all(_is_file(record) for record in records):
-        return ["\t".join(_words(record, root)) for record in records]
-    return [record.name for record in records]
-
-
-def _is_file(record: Record) -> bool:
-    masks = record.mask is None or isinstance(record.mask, Stored)
-    return masks and not record.image.part
+    names: list[str] = []
+    lines: list[str] = []
+    for index in range(len(dataset)):
+        record = dataset.record(index)
+        names.append(record.name)
+        if len(lines) == index and not record.image.part and (record.mask is None or isinstance(record.mask, Stored)):
+            lines.append("\t".join(_words(record, root)))
+    return lines if len(lines) == len(names) else names
 
 
 def _words(record: Record, root: Path) -> list[str]:

@@ -129,23 +129,37 @@ def share_of_rank(num_samples: int, rank: int, world_size: int) -> range:
 
 
 class Fed(NamedTuple):
-    """A batch on its way, and why samples that others stand for could not be read; no batch: the run has to stop.
+    """A batch on its way, and why samples that others stand for could not be read; or the fault that ends the run.
 
-    Boxes travel as arrays beside it: each tensor would cost a file descriptor.
+    Boxes travel as arrays beside the batch: each tensor would cost a file descriptor.
     """
 
     batch: Batch | None
     boxes: list[tuple[NDArray[np.float32], NDArray[np.int64]]]
     unreadable: tuple[str, ...]
+    fault: str = ""
 
 
 def _collate(drawn: Sequence[Drawn]) -> Fed:
     samples = [part.sample for part in drawn if part.sample is not None]
     reasons = tuple(reason for part in drawn for reason in part.unreadable)
     if len(samples) < len(drawn):
-        return Fed(None, [], reasons)
+        return Fed(None, [], (), _unreadable(next(part.unreadable for part in drawn if part.sample is None)))
+    for field, word in (("mask", "mask"), ("boxes", "boxes"), ("scene_class", "class")):
+        without = [sample.name for sample in samples if getattr(sample, field) is None]
+        if 0 < len(without) < len(samples):
+            return Fed(None, [], (), f"{without[0]} has no {word}, others have: one split is one kind of labels.")
     boxes = [(s.boxes, s.box_classes) for s in samples if s.boxes is not None and s.box_classes is not None]
     return Fed(collate([replace(s, boxes=None, box_classes=None) for s in samples]), boxes, reasons)
+
+
+def _unreadable(reasons: tuple[str, ...]) -> str:
+    if len(reasons) > 1:
+        return f"{len(reasons)} training samples in a row cannot be read; the last: {reasons[-1]}"
+    return (
+        f"a training sample cannot be read: {reasons[0]}\n"
+        "--set data.unreadable=replace takes the next sample for such ones, and counts them."
+    )
 
 
 def _quiet_worker(_: int) -> None:
@@ -217,14 +231,11 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises ValueError where a sample cannot be read and data.unreadable is "stop", or too many in a row."""
+        """Raises ValueError where a sample cannot be read and data.unreadable is "stop", or where too many cannot."""
         fed = iter(self._loader)
-        for batch, boxes, reasons in _received_ahead(fed) if self._loader.num_workers else fed:
+        for batch, boxes, reasons, fault in _received_ahead(fed) if self._loader.num_workers else fed:
             if batch is None:
-                raise ValueError(
-                    f"a training sample cannot be read: {reasons[-1]}\n"
-                    "--set data.unreadable=replace takes the next sample for such ones, and counts them."
-                )
+                raise ValueError(fault)
             for reason in reasons:
                 self.unreadable[reason] = self.unreadable.get(reason, 0) + 1
             if boxes:

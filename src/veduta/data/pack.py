@@ -1,7 +1,9 @@
 """Packing: a data set of any layout -> shards."""
 
 import io
+import os
 import re
+import socket
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -36,7 +38,7 @@ from veduta.labels import IGNORE_INDEX, LabelMap, read_label_map
 SHARD_BYTES = 256 << 20  # large enough to read in one go, small enough to copy again
 MOST_SHOWN = 5  # samples at fault that an error spells out
 
-_SPLIT = re.compile(r"[A-Za-z0-9_+.-]+")
+_SPLIT = re.compile(r"[A-Za-z0-9_.-]+")  # no +, which joins splits
 _LABELS: TypeAdapter[LabelMap] = TypeAdapter(LabelMap)
 
 Result = TypeVar("Result")
@@ -44,13 +46,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Packed:
-    """A sample as it goes into a shard. key: the same for its files. mask: b"" where there is none."""
+    """A sample as it goes into a shard. key: the same for its files. mask: b"" where there is none.
+
+    has: what is known of it, in words.
+    """
 
     key: str
     image_ending: str
     image: bytes
     mask: bytes
     note: bytes
+    has: frozenset[str]
 
     @property
     def size(self) -> int:
@@ -73,11 +79,11 @@ def pack(
     indices; masks painted from outlines become palette PNGs; generated images become PNGs. The bytes written depend on
     the data set alone. The index comes last, so an interrupted split does not open; packing it again starts anew.
 
-    Raises FileExistsError where the split is there, ValueError with up to MOST_SHOWN samples that cannot be read; then
-    nothing of the split is left.
+    Raises FileExistsError where the split is there or being packed, ValueError with up to MOST_SHOWN samples that
+    cannot be read; then nothing of the split is left.
     """
     if not _SPLIT.fullmatch(split):
-        raise ValueError(f"'{split}' cannot name a split of shards: letters, digits and _ + - . only.")
+        raise ValueError(f"'{split}' cannot name a split of shards: letters, digits and _ - . only.")
     if not len(dataset):
         raise ValueError(f"split '{split}' has no samples to pack.")
     marker = out / f"{split}.packing"
@@ -85,24 +91,52 @@ def pack(
     if existing and ((out / f"{split}.index.json").exists() or not marker.exists()):
         raise FileExistsError(f"{existing[0]} exists; nothing is overwritten. Choose another --out, or move it away.")
     out.mkdir(parents=True, exist_ok=True)
-    alone = not (out / "labels.json").exists()
-    write_label_map(out, dataset.labels)
-    marker.write_text("This split is being packed, or packing was interrupted. Pack it again.\n")
+    alone = not label_file(out).exists()
+    _mark(marker, split)
     try:
+        write_label_map(out, dataset.labels)
         for path in existing:  # of an interrupted pack
             path.unlink()
         index = _pack(dataset, out, split, workers, progress, shard_bytes)
     except BaseException:
-        for path in [*_files_of(out, split), *([out / "labels.json"] if alone else [])]:
-            path.unlink()
+        for path in _files_of(out, split):
+            path.unlink(missing_ok=True)
+        if alone and not any(out.glob("*.index.json")) and not any(out.glob("*.packing")):  # no other split needs it
+            (out / "labels.json").unlink(missing_ok=True)
         raise
     marker.unlink()
     return index
 
 
+def _mark(marker: Path, split: str) -> None:
+    """Say which process packs a split. Raises FileExistsError where another one of this machine does."""
+    host = socket.gethostname()
+    if marker.exists():
+        said = re.search(r"process (\d{1,9}) of (\S+),", marker.read_text(errors="replace"))
+        if said and said[2] == host and int(said[1]) != os.getpid() and _runs(int(said[1])):
+            raise FileExistsError(
+                f"{marker}: split '{split}' is being packed by process {said[1]}. Wait for it; if that is another "
+                "program, remove this file."
+            )
+        marker.unlink()
+    with marker.open("x") as file:
+        file.write(f"Being packed by process {os.getpid()} of {host}, or interrupted. Then pack it again.\n")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def _files_of(out: Path, split: str) -> list[Path]:
-    """What packing a split leaves, complete or not; the marker is last."""
-    named = re.compile(re.escape(split) + r"(-\d+\.tar|\.index\.json|\.index\.bin|\.card\.md|\.packing)")
+    """What packing a split leaves, complete or not, temporary files of a killed one too; the marker is last."""
+    name = re.escape(split) + r"(-\d+\.tar|\.index\.json|\.index\.bin|\.card\.md|\.packing)"
+    named = re.compile(rf"{name}|\.{name}\.\d+\.tmp")
     return sorted((path for path in out.glob("*") if named.fullmatch(path.name)), key=lambda p: p.suffix == ".packing")
 
 
@@ -155,9 +189,8 @@ def _without_faults(packed: Iterator[Packed | str], split: str, total: int, prog
     for done, result in enumerate(packed, start=1):
         if isinstance(result, Packed):
             first = first or result
-            if bool(result.mask) != bool(first.mask):
-                have = ("has no mask", "has a mask")
-                result = f"{result.key} {have[bool(result.mask)]}, {first.key} {have[bool(first.mask)]}"
+            if result.has != first.has:  # boxes of some samples of a batch could not be told from those of others
+                result = f"{result.key} has {_words(result)}, {first.key} has {_words(first)}"
         if isinstance(result, str):
             faults.append(result)
         elif not faults:
@@ -169,6 +202,10 @@ def _without_faults(packed: Iterator[Packed | str], split: str, total: int, prog
         listed = "\n  ".join(faults)
         count = f"{len(faults)} or more" if len(faults) == MOST_SHOWN else str(len(faults))
         raise ValueError(f"{count} of {total} samples of split '{split}' cannot be packed; nothing was:\n  {listed}")
+
+
+def _words(packed: Packed) -> str:
+    return " and ".join(sorted(packed.has)) or "neither mask nor boxes nor class"
 
 
 def _read(dataset: SampleDataset, index: int) -> Packed | str:
@@ -188,7 +225,9 @@ def _read(dataset: SampleDataset, index: int) -> Packed | str:
         note = write_note(sample.name, boxes, sample.scene_class, dataset.labels)
     except (ValueError, OSError) as error:
         return str(error)
-    return Packed(f"{index:09d}-{_plain(sample.name)}", ending, image, mask, note)
+    has = {"a mask": mask, "boxes": boxes is not None, "a class": sample.scene_class is not None}
+    known = frozenset(words for words, there in has.items() if there)
+    return Packed(f"{index:09d}-{_plain(sample.name)}", ending, image, mask, note, known)
 
 
 def _plain(name: str) -> str:

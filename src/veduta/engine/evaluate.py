@@ -106,7 +106,9 @@ def evaluate(
     for batch in batches_by_size(readable(), batch_size):
         predictions = predictor([sample.image for sample in batch])
         for sample, prediction in zip(batch, predictions, strict=True):
-            assert sample.mask is not None and prediction.mask is not None
+            if sample.mask is None:
+                raise ValueError(f"{sample.name} of split '{split}' has no mask to compare with. Choose another split.")
+            assert prediction.mask is not None
             scores = scores_of(metric.update(prediction.mask, sample.mask))
             score = ImageScore(name=sample.name, mean_iou=scores.mean_iou, pixel_accuracy=scores.pixel_accuracy)
             per_image.append(score)

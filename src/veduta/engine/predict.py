@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from veduta.data.images import read_rgb
-from veduta.data.layouts.folder import IMAGE_ENDINGS
+from veduta.data.images import IMAGE_ENDINGS, read_rgb
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.files import check_new_folder, replacing, write_text

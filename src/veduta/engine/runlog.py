@@ -74,7 +74,7 @@ class RunLog:
         """Say each file that cannot be read once, and write the number of samples replaced so far."""
         for reason in reasons.keys() - self.said:
             self.line.say(f"step {step:,}/{self.steps:,}  replaced by the next sample: {reason}")
-        if reasons.keys() - self.said:
+        if reasons:
             content = {"replaced": sum(reasons.values()), "reasons": reasons}
             write_text(self.folder / "unreadable.json", json.dumps(content, indent=1) + "\n")
         self.said |= reasons.keys()

@@ -21,8 +21,9 @@ from veduta.checkpoint import (
 from veduta.config import Recipe, recipe_to_json
 from veduta.data import open_dataset
 from veduta.data.check.quick import SplitSummary, check_samples
+from veduta.data.layout import FileDataset
 from veduta.data.loader import TrainLoader
-from veduta.data.sample import SampleDataset, to_unit_range
+from veduta.data.sample import InMemory, SampleDataset, to_unit_range
 from veduta.device import (
     autocast,
     check_precision,
@@ -61,13 +62,23 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
     data = recipe.data
     train_set, val_set = open_dataset(data, data.train_split), open_dataset(data, data.val_split)
     labels = train_set.labels
+    if val_set.labels.names != labels.names:
+        raise ValueError(
+            f"split '{data.train_split}' has the classes {', '.join(labels.names)}, split '{data.val_split}' "
+            f"{', '.join(val_set.labels.names)}. They must be the same, in the same order."
+        )
     task = TASKS[recipe.task](labels, recipe.loss)
     model = build_model(recipe.model, labels.num_classes, **recipe.model_options)
     check_scored(task, recipe.task)
     _check_outputs(model, task.reads, recipe)
+    _check_labels(train_set, data.train_split, recipe)
+    _check_labels(val_set, data.val_split, recipe)
     start = load_init(model, init) if init else "from scratch"
     line.say(f"{recipe.model}, {labels.num_classes} classes, on {device}, {start}")
     summary = _check_data({data.train_split: train_set, data.val_split: val_set}, data.unreadable, line)
+    for name, split in summary.items():
+        if recipe.task == "segment" and not split.pixels.any():
+            raise ValueError(f"split '{name}' has no pixel of any class. Choose a split with masks.")
     task.fit_classes(summary[data.train_split].pixels)
 
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -107,13 +118,14 @@ def train(recipe: Recipe, out: Path, line: ProgressLine, *, init: Path | None = 
         if average:
             average.update(model)
         recent.append((loss.detach(), batch.names))
-        if log.due(step):
+        validating = step == recipe.steps or bool(recipe.validate_every and step % recipe.validate_every == 0)
+        if log.due(step) or validating:  # a checkpoint is written only after losses that are numbers
             losses = _read_losses(recent, step)
             now = time.perf_counter()
             log.training(step, losses, lr=rate, seconds=now - row_started, waited=waited, device=device)
             log.unreadable(step, loader.unreadable)
             recent, waited, row_started = [], 0.0, now
-        if step == recipe.steps or (recipe.validate_every and step % recipe.validate_every == 0):
+        if validating:
             keeper.keep(average.model if average else model, step, device)
             row_started = time.perf_counter()
     assert keeper.best is not None
@@ -139,6 +151,12 @@ class _Keeper:
     def keep(self, model: nn.Module, step: int, device: torch.device) -> None:
         """Score `model` on the validation split, write it as last.safetensors, and as best.safetensors if it is."""
         weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+        if broken:
+            raise FloatingPointError(
+                f"after step {step} {broken[0]} is no number any more. The checkpoints before it are intact. Lower "
+                "optim.lr."
+            )
         info = ModelInfo(recipe=self.recipe, labels=self.labels, step=step, weights_sha256=hash_weights(weights))
         data = self.recipe.data
         evaluation = evaluate(
@@ -180,6 +198,18 @@ def _check_outputs(model: nn.Module, reads: str, recipe: Recipe) -> None:
         raise ValueError(
             f"loss.mixup and loss.cutmix blend classes of whole images; task '{recipe.task}' has none. Set both to 0."
         )
+
+
+def _check_labels(dataset: SampleDataset, split: str, recipe: Recipe) -> None:
+    """Raises ValueError where a split lacks what the task or the pipeline needs, as its first sample shows."""
+    files = dataset.dataset if isinstance(dataset, InMemory) else dataset
+    first = files.record(0) if isinstance(files, FileDataset) else files[0]
+    found = {"masks": first.mask, "boxes": first.boxes, "classes of whole images": first.scene_class}
+    needs = {"segment": "masks", "detect_segment": "boxes", "classify": "classes of whole images"}[recipe.task]
+    if found[needs] is None:
+        raise ValueError(f"split '{split}' has no {needs}, which task '{recipe.task}' needs. Choose another split.")
+    if recipe.data.augment.pipeline == "blitznet" and first.boxes is None:
+        raise ValueError(f"pipeline blitznet crops around boxes; split '{split}' has none. Choose another pipeline.")
 
 
 def _check_data(

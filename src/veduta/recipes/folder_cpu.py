@@ -7,7 +7,7 @@ from veduta.recipes.camvid_cpu import camvid_cpu
 
 
 def folder_cpu() -> Recipe:
-    """The network and the schedule of camvid-cpu on a folder of images/ and masks/ (see data/folder.py).
+    """The network and the schedule of camvid-cpu on a folder of images/ and masks/ (see data/layouts/folder.py).
 
     veduta train folder-cpu --data my-scenes --out runs/mine
     """

@@ -113,9 +113,12 @@ ENCODING = Kernels(image=_antialiased, places=_pillow_places, outside=(0, 0, 0),
 def deeplab(
     sample: Sample, crop_size: Size, *, scale: tuple[float, float], flip: float, rng: np.random.Generator
 ) -> Sample:
-    """Scale by one of low, low + 0.25 ... high, each as likely; bilinear with aligned corners; crop; flip."""
-    factor = scale[0] + SCALE_STEP * int(rng.integers(int((scale[1] - scale[0]) / SCALE_STEP) + 1))
-    size = _scaled(sample, factor)
+    """Scale by low, high or one between, each as likely; bilinear with aligned corners; crop; flip.
+
+    Scales are SCALE_STEP apart; more where the range is no multiple of it; of a smaller range there is low alone.
+    """
+    steps = int((scale[1] - scale[0]) / SCALE_STEP + 1 + 1e-6)  # 0.35 - 0.1 is a little less than a step
+    size = _scaled(sample, np.linspace(*scale, steps)[rng.integers(steps)])
     return cut(sample, crop_size, DEEPLAB, size=size, at=_draw_place(size, crop_size, rng), flip=rng.random() < flip)
 
 

@@ -7,47 +7,58 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import PIL
 
 from veduta import __version__
 
-VERSION = f"1 {__version__} {PIL.__version__}"  # another reader may find other faults
+VERSION = f"2 {__version__} {PIL.__version__} {cv2.__version__}"  # another reader may find other faults
 KEPT_DAYS = 90
 SETTLED = 2.0  # seconds after which a clock surely shows another time for another write
-COMMIT_EVERY = 2.0  # seconds of work that a killed check has to do again
+WRITE_EVERY = 2.0  # seconds of work that a killed check has to do again
+MOST_WAITING = 1 << 17  # facts, where the database cannot be written
 
 
-def cache_file() -> Path:
-    """In the user's cache folder, never inside of a data set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "veduta" / "check.sqlite"
+def cache_file() -> Path | None:
+    """In the user's cache folder, never inside of a data set. None for a user who has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "veduta" / "check.sqlite"
+    except RuntimeError:
+        return None
 
 
 def stamp(path: Path) -> str | None:
     """What changes when a file does: its size, when it was written, and when the system last touched it.
 
-    None where there is no file, and for a file so young that it could change once more without a trace.
+    None where there is no file, or none can have that name, and for a file so young that it could change once more
+    without a trace.
     """
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     young = time.time() - max(state.st_mtime, state.st_ctime) < SETTLED
     return None if young else f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {VERSION}"
 
 
 class Cache:
-    """Texts by key, each valid for one stamp; threads may share it. A cache that cannot be opened remembers nothing."""
+    """Texts by key, each valid for one stamp; threads may share it. A cache that cannot be opened remembers nothing.
 
-    def __init__(self, path: Path) -> None:
-        self.lock, self.committed = threading.Lock(), time.monotonic()
+    What is put is written now and then, all at once: several checks share one file, and none may hold it for long.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.lock, self.written = threading.Lock(), time.monotonic()
+        self.waiting: list[tuple[bytes, str, int, str]] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.database = self._open(path)
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.database = self._open(path or ":memory:")
         except (sqlite3.Error, OSError):
             self.database = self._open(":memory:")
 
     def _open(self, path: Path | str) -> sqlite3.Connection:
-        database = sqlite3.connect(path, check_same_thread=False, timeout=5)
+        database = sqlite3.connect(path, check_same_thread=False, timeout=1)
         database.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, stamp TEXT, day INTEGER, value TEXT)")
         database.execute("DELETE FROM facts WHERE day < ?", (time.time() // 86400 - KEPT_DAYS,))
         database.commit()
@@ -61,19 +72,25 @@ class Cache:
         return None
 
     def put(self, key: str, stamp: str, value: str) -> None:
-        with self.lock, contextlib.suppress(sqlite3.Error):
-            day = int(time.time() // 86400)
-            self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", (_bytes(key), stamp, day, value))
-            if time.monotonic() - self.committed > COMMIT_EVERY:
-                self.database.commit()
-                self.committed = time.monotonic()
+        with self.lock:
+            self.waiting.append((_bytes(key), stamp, int(time.time() // 86400), value))
+            if time.monotonic() - self.written > WRITE_EVERY:
+                self._write()
+
+    def _write(self) -> None:
+        """What cannot be written now, since another check writes, waits for the next time."""
+        with contextlib.suppress(sqlite3.Error):
+            with self.database:
+                self.database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", self.waiting)
+            self.waiting.clear()
+        del self.waiting[:-MOST_WAITING]
+        self.written = time.monotonic()
 
     def __enter__(self) -> "Cache":
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self.database.commit()
+        self._write()
         self.database.close()
 
 

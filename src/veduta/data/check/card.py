@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from veduta.data.check.examine import Examined
 from veduta.data.check.faults import KINDS, Finding
 from veduta.labels import IGNORE_INDEX, VOID_NAMES, LabelMap
 
-TRAINING, TEST = re.compile(r"(.*[^a-z])?train"), re.compile(r"(.*[^a-z])?test")  # 2012/train, main-trainval
+TRAINING, TEST = (re.compile(rf"(.*[^a-z])?{word}", re.IGNORECASE) for word in ("train", "test"))  # 2012/trainval
 RARE = 100  # times fewer pixels than the commonest class has
-MANY = 8  # values of one mask that are no class: beyond it is no slip but another kind of picture
+MANY = 8  # values of one mask that are no class: beyond it is no slip
+VERY_MANY = 32  # such values: not even classes that nobody declared
+FEW = 0.05  # of the pixels of a mask, that smoothed borders take
 SMALL, MEDIUM = 32**2, 96**2  # box areas in pixels, as COCO divides them
 MOST_NAMED = 20  # classes that a detail names
 
@@ -44,6 +46,7 @@ class SplitCard:
         self.rotated = self.void = self.masks = self.boxed = self.scenes = self.failed = 0
         self.pixels, self.images, self.boxes, self.difficult = (np.zeros(labels.num_classes, np.int64) for _ in "1234")
         self.box_sizes: Counter[str] = Counter()
+        self.have: Counter[str] = Counter()  # samples without an error, by the labels that they have
         self.rows: list[tuple[str, bytes]] = []  # of each sample: name, hash of its image
         self.usable: list[int | None] = []
         self._sets: dict[int, int] = {}  # one int object for each set of classes
@@ -54,6 +57,10 @@ class SplitCard:
     def add(self, sample: Examined) -> None:
         broken = any(KINDS[finding.kind].severity == "error" for finding in sample.findings) or bool(sample.foreign)
         self.failed += broken
+        if not broken:
+            self.have["masks"] += sample.has_mask or sample.no_mask
+            self.have["boxes"] += sample.boxes is not None
+            self.have["a scene class"] += sample.scene_class is not None
         classes = {train_id for train_id in sample.pixels if train_id != IGNORE_INDEX}
         for train_id in classes:
             self.pixels[train_id] += sample.pixels[train_id]
@@ -96,11 +103,12 @@ class SplitCard:
         if not self.rows:
             yield found("split-empty")
             return
-        for what, count in (("masks", self.masks), ("boxes", self.boxed), ("a scene class", self.scenes)):
-            if 0 < count < len(self.rows) - self.failed:
-                yield Finding("labels-differ", self.name, "", f"{count:,} of {len(self.rows):,} have {what}", what)
+        whole = len(self.rows) - self.failed
+        for what, count in self.have.items():
+            if 0 < count < whole:
+                yield Finding("labels-differ", self.name, "", f"{count:,} of {whole:,} have {what}", what)
         labelled = self.images.any()
-        if TEST.match(self.name) and not labelled:
+        if TEST.match(self.name) and not (labelled or self.masks or self.boxed or self.scenes):
             yield found("held-out")
             return
         counted, void = int(self.pixels.sum()), self.void
@@ -112,9 +120,8 @@ class SplitCard:
         if not self.masks and "background" in absent:
             absent.remove("background")  # which no box is of
         if absent and labelled:
-            named = ", ".join(absent[:MOST_NAMED]) + (", ..." if len(absent) > MOST_NAMED else "")
             kind = "class-untrained" if TRAINING.match(self.name) else "class-absent"
-            yield found(kind, f"{len(absent)} of {self.labels.num_classes}: {named}")
+            yield found(kind, f"{len(absent)} of {self.labels.num_classes}: {_named(absent)}")
         present = np.flatnonzero(self.pixels)
         if TRAINING.match(self.name) and len(present) > 1:
             most, least = present[self.pixels[present].argmax()], present[self.pixels[present].argmin()]
@@ -162,17 +169,38 @@ def judge_labels(labels: LabelMap) -> Iterator[Finding]:
             yield Finding("void-class", "", "", f"class '{label.name}', mask value {label.file_id}")
 
 
+def compare_labels(cards: Iterable[SplitCard]) -> Iterator[Finding]:
+    """Whether all splits have the classes of the first, in its order."""
+    first, *others = cards
+    for card in others:
+        ours, theirs = first.labels.names, card.labels.names
+        if ours != theirs:
+            differ = [name for name in (*ours, *theirs) if (name in ours) != (name in theirs)]
+            told = f"not in both: {_named(differ)}" if differ else f"{_named(theirs)}; {first.name}: {_named(ours)}"
+            yield Finding(
+                "labels-of-splits", card.name, "", f"{len(theirs)} classes, {len(ours)} in {first.name}; {told}"
+            )
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
 def judge_values(
-    labels: LabelMap, values: Counter[int], foreign: list[tuple[str, str, dict[int, int]]]
+    labels: LabelMap, values: Counter[int], foreign: list[tuple[str, str, dict[int, int], int]]
 ) -> Iterator[Finding]:
     """What values in masks that are no class mean, seen over all splits.
 
-    values: pixels of each value of all mask files. foreign: split, mask file and its values that are no class.
+    values: pixels of each value of all mask files. foreign: split, mask file, its values that are no class, and the
+    pixels of the whole mask.
     """
     classes = {label.file_id for label in labels.classes}
     if set(values) == {0, 255} and 255 not in classes and labels.num_classes > 1:
-        yield Finding("mask-binary", "", "", f"{100 * values[255] / values.total():.1f} % of the pixels are 255")
-        return
+        told = f"{100 * values[255] / values.total():.1f} % of the pixels are 255"
+        if 255 not in labels.void_ids:
+            yield Finding("mask-binary", "", "", told)
+            return
+        yield Finding("mask-binary-void", "", "", told)
     found = set(values) - {IGNORE_INDEX}
     in_order = set(range(labels.num_classes))
     if found <= in_order and 2 * min(len(found), len(classes - in_order)) > labels.num_classes:
@@ -180,12 +208,13 @@ def judge_values(
         return
     above = {label_id + 1 for label_id in classes}
     shifted = min(classes) not in values and len(values) > 1 and set(values) - {0, IGNORE_INDEX} <= above
-    for split, file, counts in foreign:
-        if len(counts) > MANY:
+    for split, file, counts, pixels in foreign:
+        if len(counts) > VERY_MANY or (len(counts) > MANY and sum(counts.values()) < FEW * pixels):
             yield Finding("mask-smooth", split, file, f"{len(counts)} such values, {min(counts)} to {max(counts)}")
             continue
-        for value, count in counts.items():
-            told = f"value {value}, {count:,} pixel{'s' if count > 1 else ''}"
+        more = f", and {len(counts) - MANY} other values of no class" if len(counts) > MANY else ""
+        for value, count in Counter(counts).most_common(MANY):
+            told = f"value {value}, {count:,} pixel{'s' if count > 1 else ''}{more}"
             if shifted and value in above:
                 yield Finding("mask-shifted", split, file, told)
             else:

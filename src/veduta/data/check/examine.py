@@ -21,7 +21,8 @@ class Examined:
     """What is known of one sample.
 
     values: of its mask file of class indices, each with its pixels. pixels: of the mask, by train id. foreign: values
-    that the label map does not know. Without a record there is no source.
+    that the label map does not know. has_mask: one that is read or painted; no_mask: a NoMask stands for it. Without a
+    record there is no source.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Examined:
     pixels: dict[int, int] = field(default_factory=dict)
     foreign: dict[int, int] = field(default_factory=dict)
     has_mask: bool = False
+    no_mask: bool = False
     boxes: Boxes | None = None
     scene_class: int | None = None
 
@@ -43,7 +45,7 @@ def examine(dataset: FileDataset[object], index: int, split: str, cache: Cache, 
         record = dataset.record(index)
     except (ValueError, OSError) as error:
         return Examined(name=str(dataset.keys[index]), findings=(finding_of("annotation", split, error),))
-    labels = dataset.labels
+    labels, no_mask = dataset.labels, isinstance(record.mask, NoMask)
     image = recall_image(record.image, cache, decode=decode)
     mask = _mask_facts(record, image, labels, cache)
     values = dict(mask.values) if mask and not mask.problem else {}
@@ -55,7 +57,7 @@ def examine(dataset: FileDataset[object], index: int, split: str, cache: Cache, 
     judged = (
         *_judge_image(record.image, image, labels, split),
         *_judge_mask(record, image, mask, pixels, split),
-        *_judge_boxes(record.boxes, image, labels, split),
+        *_judge_boxes(record, image, labels, split),
     )
     return Examined(
         name=record.name,
@@ -66,7 +68,8 @@ def examine(dataset: FileDataset[object], index: int, split: str, cache: Cache, 
         values=values if in_file_ids else {},
         pixels=dict(pixels),
         foreign={value: count for value, count in values.items() if value not in train_ids},
-        has_mask=record.mask is not None,
+        has_mask=record.mask is not None and not no_mask,
+        no_mask=no_mask,
         boxes=record.boxes,
         scene_class=record.scene_class,
     )
@@ -83,7 +86,7 @@ def _mask_facts(record: Record, image: Facts, labels: LabelMap, cache: Cache) ->
         return None
     if isinstance(record.mask, Stored):
         return recall_mask(record.mask, labels, cache)
-    return None if image.problem else recall_painted(record.mask, record.name, image.upright, labels, cache)
+    return None if image.problem else recall_painted(record.mask, image.upright, labels, cache)
 
 
 def _judge_image(source: Stored, image: Facts, labels: LabelMap, split: str) -> Iterator[Finding]:
@@ -131,16 +134,20 @@ def _judge_mask(
         yield found("size", told)
 
 
-def _judge_boxes(boxes: Boxes | None, image: Facts, labels: LabelMap, split: str) -> Iterator[Finding]:
+def _judge_boxes(record: Record, image: Facts, labels: LabelMap, split: str) -> Iterator[Finding]:
+    boxes = record.boxes
     if boxes is None or image.problem:
         return
+    unproved = record.mask is None or isinstance(record.mask, NoMask)  # no mask shows which way the labels lie
+    if unproved and image.orientation > 1 and len(boxes.xyxy):
+        yield Finding("exif-unclear", split, str(record.image), f"orientation {image.orientation}, boxes")
     height, width = image.upright
     for number, (x0, y0, x1, y1) in enumerate(boxes.xyxy.tolist()):
         kind = _box_fault(x0, y0, x1, y1, width, height)
         if kind:
             name = labels.names[boxes.classes[number]]
-            told = f"box {number + 1} ({name}): {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"
-            yield Finding(kind, split, str(boxes.source), told)
+            box = f"{record.name}, box {number + 1} ({name}): {x0:g} {y0:g} {x1:g} {y1:g}"
+            yield Finding(kind, split, str(boxes.source), f"{box} in an image of {width} x {height}")
 
 
 def _box_fault(x0: float, y0: float, x1: float, y1: float, width: int, height: int) -> str | None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pickle
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,9 +65,13 @@ def recall_mask(source: Stored, labels: LabelMap, cache: Cache) -> Facts:
     return _recall(key, source, cache, lambda: read_mask_facts(source, labels))
 
 
-def recall_painted(mask: Painted, name: str, size: tuple[int, int], labels: LabelMap, cache: Cache) -> Facts:
-    """The facts of a mask that is painted: its values are train ids and 255."""
+def recall_painted(mask: Painted, size: tuple[int, int], labels: LabelMap, cache: Cache) -> Facts:
+    """The facts of a mask that is painted: its values are train ids and 255.
+
+    Its outlines may be older than its file is now, so that they are part of what the facts are known by.
+    """
     source = Stored(mask.source)
+    content = hashlib.blake2b(pickle.dumps(mask), digest_size=16).hexdigest()
 
     def paint() -> Facts:
         try:
@@ -73,7 +79,7 @@ def recall_painted(mask: Painted, name: str, size: tuple[int, int], labels: Labe
         except ValueError as error:
             return Facts(problem=("outline", _why(error, source)))
 
-    key = f"{type(mask).__qualname__} {mask.source.absolute()} {name} {size} {_fingerprint(labels)}"
+    key = f"{type(mask).__qualname__} {mask.source.absolute()} {content} {size} {_fingerprint(labels)}"
     return _recall(key, source, cache, paint)
 
 
@@ -85,7 +91,7 @@ def _recall(key: str, source: Stored, cache: Cache, read: Callable[[], Facts]) -
         return _from_json(found)
     try:
         facts = read()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # no file can have a name with a zero byte
         return _missing(source)
     except OSError as error:
         return Facts(problem=("unreadable", _why(error, source)))
@@ -167,7 +173,9 @@ def _may_be_cut_off(source: Stored, header: Header) -> bool:
 
 def _missing(source: Stored) -> Facts:
     twin = find_twin(source.path)
-    return Facts(problem=("case", f"there is {twin.name}: mv '{twin}' '{source.path}'") if twin else ("missing", ""))
+    if twin is None:
+        return Facts(problem=("missing", ""))
+    return Facts(problem=("case", f"there is {twin.name}: {shlex.join(('mv', '--', str(twin), str(source.path)))}"))
 
 
 def _why(error: Exception, source: Stored) -> str:
@@ -193,7 +201,7 @@ def find_twin(path: Path) -> Path | None:
     """The file of the same name but for upper and lower case, and for jpg or jpeg, tif or tiff."""
     try:
         names = _names_in(path.parent, path.parent.stat().st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):
         return None
     twin = names.get(_plain(path.name))
     return path.with_name(twin) if twin else None

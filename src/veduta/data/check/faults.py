@@ -30,6 +30,11 @@ KINDS: dict[str, Kind] = {
         "error", "shards are not as they were packed", "Copy them again, or pack the data set anew: veduta data pack."
     ),
     "split-empty": Kind("error", "a split holds no sample", "Put samples into it, or remove its list or folder."),
+    "labels-of-splits": Kind(
+        "error",
+        "splits have different classes, or an order of their own",
+        "Give all splits one list of categories with the same ids.",
+    ),
     "labels-differ": Kind(
         "error",
         "some samples have {about}, others have none",
@@ -77,7 +82,8 @@ KINDS: dict[str, Kind] = {
     "mask-smooth": Kind(
         "error",
         "masks hold many values that are no class: smoothed borders, or a grey picture",
-        "Export them without anti-aliasing, resize with nearest neighbour only, and never through JPEG.",
+        "Export them without anti-aliasing, resize with nearest neighbour only, and never through JPEG. "
+        "If the values are classes, declare them in the label map.",
     ),
     "mask-binary": Kind(
         "error",
@@ -142,6 +148,11 @@ KINDS: dict[str, Kind] = {
         "a class is named as void is, and is learnt as a class",
         "If its pixels are to be left out, move its id to void_ids (labels.json), or name its row void (classes.csv).",
     ),
+    "mask-binary-void": Kind(
+        "warning",
+        "masks hold nothing but 0 and 255, and 255 is void",
+        "If 255 is no border but the object, declare it in the label map as a class, not as void.",
+    ),
     "class-untrained": Kind(
         "warning",
         "classes never occur in training: they cannot be learnt",
@@ -185,14 +196,23 @@ class Finding:
     detail: str = ""
     about: str = ""
 
+    @property
+    def place(self) -> str:
+        return self.file or (f"split {self.split}" if self.split else "all splits")
+
     def __str__(self) -> str:
-        place = self.file or f"split {self.split}"
-        return f"{place}: {self.detail}" if self.detail else place
+        return visible(f"{self.place}: {self.detail}" if self.detail else self.place)
 
 
+def visible(text: str) -> str:
+    """Without what a terminal would obey: file names may hold any bytes. These are shown as Python writes them."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+# How readers begin: FILE: why, FILE, line 3: why, or FILE not found.
 PLACE = re.compile(
-    r"(?:folder )?([^:]*?/[^:]*?)(?:: |, | (?=not found))"
-)  # how readers begin: FILE: why, or FILE not found
+    r"(?:folder )?([^:]*?/[^:]*?)(?:: |, (?=(?:annotation|byte|image|line|object|record|shape) )| (?=not found))"
+)
 
 
 def finding_of(kind: str, split: str, error: Exception) -> Finding:
@@ -214,7 +234,7 @@ class Fault:
 
     def __str__(self) -> str:
         """A block of text: what, how many, the first files, the repair."""
-        lines = [f"{self.title} ({len(self.findings):,}) [{self.id}]"]
+        lines = [f"{visible(self.title)} ({len(self.findings):,}) [{self.id}]"]
         lines += [f"  {finding}" for finding in self.findings[:MOST_SHOWN]]
         if len(self.findings) > MOST_SHOWN:
             lines.append(f"  ... and {len(self.findings) - MOST_SHOWN:,} more")

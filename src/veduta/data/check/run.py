@@ -13,7 +13,7 @@ from veduta import __version__
 from veduta.data.check.cache import Cache, cache_file
 from veduta.data.check.card import SplitCard
 from veduta.data.check.facts import find_twin
-from veduta.data.check.faults import SEVERITIES, Fault, Finding, finding_of, group
+from veduta.data.check.faults import SEVERITIES, Fault, Finding, finding_of, group, visible
 from veduta.data.check.survey import Progress, Survey
 from veduta.data.layout import FileDataset, Layout
 from veduta.data.layouts.shards import verify_shards
@@ -52,10 +52,9 @@ class DataCheck:
 
     def text(self) -> str:
         """The splits, a block for each fault, worst last where the eye is, and the verdict."""
-        splits = [f"{name}: {_in_words(card)}" for name, card in self.cards.items()]
+        splits = [visible(f"{name}: {_in_words(card)}") for name, card in self.cards.items()]
         faults = (f"{fault.severity}: {fault}" for fault in reversed(self.faults))
-        text = "\n\n".join(["\n".join(splits), *faults, self.verdict()]).strip()
-        return text.encode(errors="backslashreplace").decode()  # file names may hold bytes that are not UTF-8
+        return "\n\n".join(["\n".join(splits), *faults, visible(self.verdict())]).strip()
 
     def to_json(self) -> str:
         content = {
@@ -100,7 +99,8 @@ def check(root: Path, layout_name: str, layout: Layout, *, progress: Progress) -
 
 def _refused(split: str, error: Exception, *, opened: bool) -> Finding:
     found = finding_of("shard-changed" if opened else "open", split, error)
-    twin = find_twin(Path(found.file)) if isinstance(error, FileNotFoundError) and found.file else None
+    missing = isinstance(error, FileNotFoundError) and found.file and not Path(found.file).exists()
+    twin = find_twin(Path(found.file)) if missing and "There is" not in found.detail else None
     return replace(found, detail=f"{found.detail} There is {twin.name}: rename it.") if twin else found
 
 
@@ -122,7 +122,8 @@ def choose_pictures(cards: dict[str, SplitCard], count: int) -> list[tuple[str, 
             break
         chosen.append(best)
         shown |= usable[best][2]
-    rest = [place for place in range(len(usable)) if place not in set(chosen)]
+    drawn = set(chosen)
+    rest = [place for place in range(len(usable)) if place not in drawn]
     more = min(count - len(chosen), len(rest))
     chosen += [rest[len(rest) * step // more] for step in range(more)]
     return [usable[place][:2] for place in sorted(chosen)]

@@ -86,7 +86,8 @@ class Annotations:
 def _xyxy(box: object) -> tuple[float, float, float, float]:
     if isinstance(box, list) and len(box) == 4 and set(map(type, box)) <= {int, float}:
         x, y, width, height = box
-        if max(abs(x), abs(y)) <= MAX_COORDINATE and 0 <= width <= MAX_COORDINATE and 0 <= height <= MAX_COORDINATE:
+        corner = abs(x) <= MAX_COORDINATE and abs(y) <= MAX_COORDINATE  # NaN is not, wherever it stands
+        if corner and 0 <= width <= MAX_COORDINATE and 0 <= height <= MAX_COORDINATE:
             return x, y, x + width, y + height
     raise ValueError(f"bbox: expected x, y, width, height in pixels, found {reprlib.repr(box)}.")
 

@@ -9,16 +9,17 @@ and for boxes, which `veduta data unpack` writes:
     ROOT/notes/train/NAME.json                  for every image (note.py)
 """
 
+import os
 from functools import partial
 from pathlib import Path
 
+from veduta.data.images import IMAGE_ENDINGS
 from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats
 from veduta.data.layouts.lists import label_map_of
 from veduta.data.layouts.note import read_note
 from veduta.data.stored import Stored
 from veduta.labels import ENCODING, LabelMap
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # in capitals too
 MASK_ENDINGS = (".png",)
 
 Name = tuple[str, Path, Path]  # name below the split, image, mask
@@ -73,7 +74,17 @@ def _record(labels: LabelMap, notes: Path | None, key: Name) -> Record:
 
 
 def _files_below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file()]
+    """Files of some endings, in sub-folders too, also where those are links. Hidden ones are not looked at."""
+    files: list[Path] = []
+    seen: dict[str, str] = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        first = seen.setdefault(os.path.realpath(place), place)
+        if first != place:
+            raise ValueError(f"{place} and {first} are one folder; every image counts once. Remove the link.")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.suffix.lower() in endings and path.is_file()]
+    return files
 
 
 def _by_stem(folder: Path, endings: tuple[str, ...]) -> dict[Path, Path]:

@@ -13,13 +13,13 @@ classes are the folders of train; where there is no train, those of the file of 
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from veduta.data.images import IMAGE_ENDINGS
 from veduta.data.label_maps import numbered
 from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats, unknown_split
-from veduta.data.layouts.folder import IMAGE_ENDINGS
 from veduta.data.layouts.json_file import read_json
 from veduta.data.stored import Stored
 from veduta.labels import LabelClass, LabelMap
@@ -44,12 +44,13 @@ def open_imagenet(root: Path, split: str) -> FileDataset[str]:
     if folders and images:
         raise ValueError(f"{folder} holds folders of classes, and images: {images[0]}. Which class is that?")
     words = _read_words(root)
-    classes = _class_folders(folder.parent / "train") or sorted(words) or folders
+    train = folder.parent / "train"
+    classes = (_class_folders(train) if train.is_dir() else []) or sorted(words) or _class_folders(folder)
     if images:
         keys = images
         class_of = _read_list(root, split, classes, [_stem(image) for image in images])
     else:
-        keys = [f"{name}/{image}" for name in folders for image in _contents(folder / name)[1]]
+        keys = [f"{name}/{image}" for name in folders for image in _images_of_class(folder / name)]
         class_of = {name: index for index, name in enumerate(classes)}
         for name in folders:
             if name not in class_of:
@@ -90,19 +91,40 @@ def _folder_of_splits(root: Path) -> Path:
 def _contents(folder: Path) -> tuple[list[str], list[str]]:
     """The folders and the images in a folder, sorted; one look at each entry, since train has 1.28 million."""
     folders, images = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(IMAGE_ENDINGS):
-                images.append(entry.name)
-            elif entry.is_dir():
-                folders.append(entry.name)
+    for entry in _entries(folder):
+        if entry.name.lower().endswith(IMAGE_ENDINGS):
+            images.append(entry.name)
+        elif entry.is_dir():
+            folders.append(entry.name)
     return sorted(folders), sorted(images)
 
 
-def _class_folders(train: Path) -> list[str]:
-    return _contents(train)[0] if train.is_dir() else []
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder and is not hidden."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _class_folders(folder: Path) -> list[str]:
+    """The folders of a split, sorted. A stray one would shift the index of every class behind it."""
+    folders = _contents(folder)[0]
+    for name in folders:
+        if not _holds_an_image(folder / name):
+            raise ValueError(
+                f"{folder / name} holds no image; every folder of {folder.name} counts as a class, whose images lie "
+                "right in it. Remove it, or move its images."
+            )
+    return folders
+
+
+def _images_of_class(folder: Path) -> list[str]:
+    folders, images = _contents(folder)
+    if folders:
+        raise ValueError(
+            f"{folder / folders[0]} is a folder in the folder of a class, whose images lie right in it. Remove it, or "
+            "move its images."
+        )
+    return images
 
 
 def _read_words(root: Path) -> dict[str, str]:
@@ -174,6 +196,8 @@ def _splits(root: Path) -> tuple[str, ...]:
         named = found or any((root / name).is_file() for name in (CLASS_INDEX, *WORDS))
         if named and (folder / "val").is_dir() and "val" not in found and _list_of(root, "val"):
             found.append("val")
+        if {*USUAL} & {*found}:  # a split that does not open is told by its name; images of a test have no classes
+            found += [n for n in USUAL if n != "test" and n not in found and (folder / n).is_dir()]
     except OSError:
         return ()
     return tuple(sorted(found)) if {*USUAL} & {*found} else ()
@@ -182,18 +206,16 @@ def _splits(root: Path) -> tuple[str, ...]:
 def _holds_classes(folder: Path) -> bool:
     """Whether there are folders with images, and no images beside them; it ends at the first one."""
     folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.lower().endswith(IMAGE_ENDINGS):
-                return False
-            if entry.is_dir():
-                folders.append(entry.path)
+    for entry in _entries(folder):
+        if entry.name.lower().endswith(IMAGE_ENDINGS):
+            return False
+        if entry.is_dir():
+            folders.append(Path(entry.path))
     return any(_holds_an_image(path) for path in folders)
 
 
-def _holds_an_image(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGE_ENDINGS) for entry in entries)
+def _holds_an_image(folder: Path) -> bool:
+    return any(entry.name.lower().endswith(IMAGE_ENDINGS) for entry in _entries(folder))
 
 
 LAYOUT = Layout(open=open_imagenet, splits=_splits, about="ImageNet, or your own images in a folder for each class")

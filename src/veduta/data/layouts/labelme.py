@@ -114,7 +114,16 @@ def _labels_of(drawings: list[Drawing], name: str) -> LabelMap:
 
 
 def _read_folder(root: Path, split: str) -> list[Drawing]:
-    return [_read_drawing(root, path) for path in sorted((root / split).glob("*.json"))]
+    drawing_of: dict[Path, Drawing] = {}
+    for path in sorted((root / split).glob("*.json")):
+        drawing = _read_drawing(root, path)
+        first = drawing_of.setdefault(drawing.image, drawing)
+        if first is not drawing:
+            raise ValueError(
+                f"{path}: imagePath: {drawing.image} is the image of {first.source} already; every image counts once. "
+                "Correct one, or take it out."
+            )
+    return list(drawing_of.values())
 
 
 def _read_drawing(root: Path, path: Path) -> Drawing:
@@ -125,7 +134,7 @@ def _read_drawing(root: Path, path: Path) -> Drawing:
             raise ValueError("shapes: expected a list. Is it a file of LabelMe?")
         image = PureWindowsPath(text_at(content, "imagePath"))  # it may come from Windows
         place = Path(os.path.normpath(path.parent / image.as_posix()))
-        if image.anchor or not place.is_relative_to(os.path.normpath(root)):
+        if image.anchor or not _absolute(place).is_relative_to(_absolute(root)):
             raise ValueError(f"imagePath: {image} is not below {root}. Put the image beside the JSON.")
         if not place.is_file():
             raise FileNotFoundError(f"{path}: imagePath: {place} not found. Put the image there.")
@@ -133,6 +142,11 @@ def _read_drawing(root: Path, path: Path) -> Drawing:
         return Drawing(path, place, size, tuple(_shape(number, fields) for number, fields in enumerate(shapes)))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _absolute(path: Path) -> Path:
+    """A path that begins at the root and has no `..`; links stay."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _shape(number: int, fields: object) -> Shape:

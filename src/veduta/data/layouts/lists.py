@@ -7,12 +7,14 @@ The split is the name of its file without .txt. Paths are relative to ROOT or ab
 """
 
 import os
+import re
 from pathlib import Path
 
 from veduta.data.layout import FileDataset, Layout, Record, read_lines, refuse_repeats, unknown_split
 from veduta.data.stored import Stored
 from veduta.labels import ENCODING, LabelMap, read_label_map
 
+SPLIT = re.compile("train|val|test", re.IGNORECASE)  # in the names of lists
 LABEL_FILES = ("labels.json", "classes.csv")
 
 Key = tuple[str, Path, Path]  # name, image, mask
@@ -78,7 +80,10 @@ def _record(key: Key) -> Record:
 def _splits(root: Path) -> tuple[str, ...]:
     if not any((root / name).is_file() for name in LABEL_FILES):
         return ()
-    return tuple(sorted(index.stem for index in root.glob("*.txt") if _begins_with_a_pair(root, index)))
+    lists = sorted(root.glob("*.txt"))
+    whole = [index.stem for index in lists if _begins_with_a_pair(root, index)]
+    broken = [index.stem for index in lists if SPLIT.search(index.stem) and index.stem not in whole]
+    return (*whole, *broken) if whole else ()  # a list that does not open is told by its name, not passed over
 
 
 def _begins_with_a_pair(root: Path, index: Path) -> bool:

@@ -3,7 +3,8 @@
 {"name": "2008_000001", "boxes": [{"box": [4.0, 6.0, 20.0, 40.0], "class": "person", "difficult": false}]}
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from veduta.data.layout import Boxes
 from veduta.labels import LabelMap
 
-_CONFIG = ConfigDict(extra="ignore", allow_inf_nan=False)
+_CONFIG = ConfigDict(extra="ignore", allow_inf_nan=False)  # other programs add fields of their own
+_Class = Annotated[int, Field(strict=True, ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -30,15 +32,16 @@ class Note:
 
     name: str | None = None
     boxes: tuple[NotedBox, ...] | None = None
-    scene_class: int | None = Field(default=None, ge=0)
+    scene_class: _Class | None = None
 
 
 _WRITTEN = TypeAdapter(Note)
-_READ: TypeAdapter[Note | int] = TypeAdapter(Note | int)
+_READ: TypeAdapter[Note | int] = TypeAdapter(Note | _Class)
 
 
 def write_note(name: str, boxes: Boxes | None, scene_class: int | None, labels: LabelMap) -> bytes:
-    """The JSON of a sample. Numbers come back exactly."""
+    """The JSON of a sample. Numbers come back exactly. Raises ValueError for a name that `check_name` refuses."""
+    check_name(name, "this sample")
     noted = None
     if boxes is not None:
         columns = (boxes.xyxy.tolist(), boxes.classes.tolist(), boxes.difficult.tolist())
@@ -55,16 +58,20 @@ def read_note(
 ) -> tuple[str | None, Boxes | None, int | None]:
     """Name, boxes and class of a sample; a number alone, as other programs write it, is the class.
 
-    source: what the boxes come from. Raises ValueError naming `where`: no JSON of this form, a class that is unknown.
+    source: what the boxes come from. Raises ValueError naming `where`: no JSON of this form, a class that is unknown, a
+    name that `check_name` refuses.
     """
     try:
         note = _READ.validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"] if part not in ("Note", "int"))
+        first = error.errors()[0 if b"{" in data else -1]  # why it is no Note, or why it is no class
+        at = ".".join(str(part) for part in first["loc"][1:])
         raise ValueError(f"{where}: {f'{at}: ' if at else ''}{first['msg']}. Damaged, or of another form?") from error
     if isinstance(note, int):
         note = Note(scene_class=note)
+    if note == Note():
+        raise ValueError(f"{where}: none of name, boxes and scene_class is in it. Of another form? Then leave it out.")
+    check_name(note.name or "", where)
     if note.scene_class is not None and labels.of == "images" and not 0 <= note.scene_class < labels.num_classes:
         raise ValueError(
             f"{where}: class {note.scene_class}, but label map '{labels.name}' has {labels.num_classes}, from 0. Put "
@@ -86,3 +93,10 @@ def read_note(
         source=source,
     )
     return note.name, boxes, note.scene_class
+
+
+def check_name(name: str, where: object) -> None:
+    """Raises ValueError for a sample's name that leads out of a folder: predictions are written under it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{where}: its name '{name}' leads out of the folder it would be written to. Rename it.")

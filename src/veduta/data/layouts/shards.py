@@ -159,8 +159,9 @@ def _check_rows(rows: NDArray[np.int64], index: Index, path: Path) -> None:
         inside.all() and (offsets[:, 0] >= BLOCK).all() and (sizes[:, 0] > 0).all() and (sizes[:, 2] <= MOST_NOTE).all()
     ):
         raise ValueError(f"{path}: a sample lies outside of its shard. Damaged; make the shards anew.")
-    if len(np.unique(sizes[:, 1] > 0)) > 1:
-        raise ValueError(f"{path}: some samples have masks and some have none; make shards of one kind of sample.")
+    for column, what in ((1, "masks"), (2, "notes")):
+        if len(np.unique(sizes[:, column] > 0)) > 1:
+            raise ValueError(f"{path}: some samples have {what} and some have none; make shards of one kind of sample.")
 
 
 def _no_index(root: Path, split: str) -> Exception:
@@ -199,13 +200,21 @@ def index_shards(root: Path, split: str, progress: Progress) -> Index:
             if key in seen:
                 raise ValueError(f"{path}: '{key}' comes twice, and not one after the other. Every sample counts once.")
             seen.add(key)
-            found = {_split(member.name)[1]: member for member in group}
+            found: dict[str, Member] = {}
+            for member in group:
+                same = found.setdefault(_split(member.name)[1], member)
+                if same is not member:
+                    raise ValueError(
+                        f"{path}: '{same.name}' and '{member.name}' are the same part of '{key}'. Remove one."
+                    )
             rows.extend(_row(path, key, found))
             classified |= NOTE_ENDINGS[0] in found
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         shards.append(Shard(file=path.name, bytes=path.stat().st_size, samples=len(seen) - before, sha256=digest))
         progress(done, len(paths))
+    if not seen:
+        raise ValueError(f"{paths[0]}: no sample in the shards of '{split}': nothing that ends as an image does.")
     of: Literal["pixels", "images"] = "images" if classified else "pixels"
     read_label_map(label_file(root), of=of)  # it must be there before anything says that the split is complete
     return write_index(root, split, shards, rows, of=of)

@@ -5,6 +5,7 @@ unpack these files.
 """
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from veduta.data.stored import MAX_BYTES
 BLOCK = 512  # bytes; headers are one block, data is filled up to whole ones
 LONGEST_NAME = 100  # bytes, in the part of a header that every program reads
 
+_OCTAL = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _MOST_PAX = 1 << 16  # bytes of an extended header
 _HARMLESS = ("atime", "ctime", "mtime", "uid", "gid", "uname", "gname", "comment")
 _HARMLESS_PREFIXES = ("LIBARCHIVE.", "SCHILY.dev", "SCHILY.ino", "SCHILY.nlink", "SCHILY.fflags", "SCHILY.xattr.")
@@ -75,18 +77,24 @@ def members(path: Path) -> Iterator[Member]:
 def read_header(header: bytes, offset: int, where: str) -> Member:
     """A header block -> the member whose data begins at `offset`. Raises ValueError where the block is no header."""
     try:
-        if len(header) < BLOCK or int(header[148:156].strip(b" \0"), 8) != _checksum(header):
+        if len(header) < BLOCK or _number(header[148:156]) != _checksum(header):
             raise ValueError
-        size = int(header[124:136].strip(b" \0") or b"0", 8)
+        size = _number(header[124:136])
         name = header[:LONGEST_NAME].split(b"\0")[0].decode()
         prefix = header[345:500].split(b"\0")[0].decode() if header[257:263] == b"ustar\0" else ""
     except ValueError:
         raise ValueError(
             f"{where}: no header of a plain tar. Compressed (unpack .tar.gz to .tar first), cut off or damaged?"
         ) from None
-    if size < 0:
-        raise ValueError(f"{where}: a member of {size} bytes. Damaged file?")
     return Member(f"{prefix}/{name}" if prefix else name, offset, size)
+
+
+def _number(field: bytes) -> int:
+    """Octal digits between spaces and zeros; none are 0. Python's int also takes signs, "0o7" and "1_0"."""
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        raise ValueError
+    return int(found[1] or b"0", 8)
 
 
 def _checksum(header: bytes) -> int:

@@ -12,6 +12,7 @@ and height of the image, as their writer made them.
 
 import itertools
 import re
+import reprlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from veduta.data.images import StoredPicture
 from veduta.data.label_maps import COCO, VOC
 from veduta.data.layout import Boxes, FileDataset, Layout, Record, unknown_split
 from veduta.data.layouts.lists import LABEL_FILES, label_map_of
+from veduta.data.layouts.note import check_name
 from veduta.data.stored import MAX_BYTES, Stored
 from veduta.labels import LabelMap
 from veduta.ops import wire
@@ -39,7 +41,7 @@ _HEADER, _CHECKSUM = 12, 4  # bytes around the data
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3  # the field of a Feature that holds its values
 _MOST_FIELDS = 20_000  # of a record; real ones have some dozens
 _MOST_NUMBERS = 100_000  # bytes of one feature of numbers
-_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(?:\.tfrecord)?")
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:\.tfrecord)?")
 _VOC_NAME = re.compile(r"\d{4}_\d{6}|\d{6}")
 _ENDINGS = (".jpg", ".jpeg", ".png")
 
@@ -55,19 +57,22 @@ def open_tfrecord(root: Path, split: str) -> FileDataset[int]:
     if split not in known:
         raise unknown_split(str(root), split, list(known))
     files = known[split]
-    shard = _SHARD.fullmatch(files[0].name)
-    expected = int(shard[2]) if shard else 1
-    if len(files) != expected:
+    places = [
+        (int(shard[2]), int(shard[3])) if shard else (0, 1) for shard in (_SHARD.fullmatch(f.name) for f in files)
+    ]
+    expected = places[0][1]
+    if places != [(number, expected) for number in range(expected)]:
         raise FileNotFoundError(
-            f"{root} holds {len(files)} files of split '{split}', and {expected} by the name of {files[0].name}. Copy "
-            "those that are missing, move those away that do not belong to it."
+            f"{root} holds {len(files)} files of split '{split}', and {expected} by the name of {files[0].name}, each "
+            f"number once; here they are {reprlib.repr([number for number, _ in places])}. Copy those that are "
+            "missing, move those away that do not belong to it."
         )
     rows = np.concatenate([_scan(path, number) for number, path in enumerate(files)])
     if not len(rows):
         raise ValueError(f"{files[0]}: split '{split}' has no records.")
     example = _read(files, rows[0])
     labels = _label_map(root, split, example)
-    split_records = SplitRecords(files, rows, labels, masked=_mask_of(example) is not None)
+    split_records = SplitRecords(files, rows, labels, masked=_mask_of(example) is not None, boxed=_has_boxes(example))
     return FileDataset(labels, range(len(rows)), split_records.record)
 
 
@@ -75,13 +80,14 @@ def open_tfrecord(root: Path, split: str) -> FileDataset[int]:
 class SplitRecords:
     """Where the records of a split lie. rows: (N, 4) int64: file, number in it, offset and size of its data.
 
-    masked: whether the first record, and so every one, has a mask.
+    masked, boxed: whether the first record, and so every one, has a mask, and boxes (though it may be none).
     """
 
     files: list[Path]
     rows: NDArray[np.int64]
     labels: LabelMap
     masked: bool
+    boxed: bool
 
     def record(self, index: int) -> Record:
         """Raises ValueError for a record that is damaged, and for one that is no Example with an image."""
@@ -92,12 +98,15 @@ class SplitRecords:
                 f"{example.where}: no {IMAGE}; it has {', '.join(example.features) or 'nothing'}. Written by another "
                 "program? Expected are the records of DeepLab or BlitzNet."
             )
-        if (mask is not None) != self.masked:
-            found, first = ("has no mask", "has one") if self.masked else ("has a mask", "has none")
-            raise ValueError(
-                f"{example.where}: {found}, the first record of the split {first}. Make files of one kind of record."
-            )
-        return Record(name=_name_of(example), image=image, mask=mask, boxes=_boxes_of(example, image, self.labels))
+        boxes = _boxes_of(example, image, self.labels)
+        for what, there, expected in (("mask", mask, self.masked), ("boxes", boxes, self.boxed)):
+            if (there is not None) != expected:
+                this, first = ("without", "with") if expected else ("with", "without")
+                raise ValueError(
+                    f"{example.where}: a record {this} {what}, the first of the split is {first}. Make files of one "
+                    "kind of record."
+                )
+        return Record(name=_name_of(example), image=image, mask=mask, boxes=boxes)
 
 
 @dataclass(frozen=True)
@@ -198,12 +207,17 @@ def _name_of(example: Example) -> str:
     found = [wire.text(value, f"{example.where}, {FILENAME}") for value, _ in example.values(FILENAME, _BYTES_LIST)]
     if len(found) != 1 or not found[0]:
         raise ValueError(f"{example.where}: no {FILENAME}, which names the sample.")
+    check_name(found[0], example.where)
     name = PurePosixPath(found[0])
     return str(name.with_suffix("") if name.suffix.lower() in _ENDINGS else name)
 
 
+def _has_boxes(example: Example) -> bool:
+    return CLASSES in example.features or CORNERS[0] in example.features
+
+
 def _boxes_of(example: Example, image: Stored, labels: LabelMap) -> Boxes | None:
-    if CLASSES not in example.features and CORNERS[0] not in example.features:
+    if not _has_boxes(example):
         return None
     classes, difficult = example.integers(CLASSES), example.integers(DIFFICULT)
     corners = [example.floats(name) for name in CORNERS]

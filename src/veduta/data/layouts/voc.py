@@ -72,8 +72,11 @@ def open_voc(root: Path, split: str) -> FileDataset[str]:
     if not index.is_file() or (of_class and of_class not in labels.names[1:]):
         raise unknown_split(f"{index} is no list of a split. VOC in {root}", split, _splits(root))
     names = read_names(index, of_class=bool(of_class))
-    first_mask, first_boxes = folder / MASKS[0] / f"{names[0]}.png", folder / "Annotations" / f"{names[0]}.xml"
-    has_boxes = first_boxes.is_file() or (bool(main) and name != "test")
+    first_mask, annotations = (
+        folder / MASKS[0] / f"{names[0]}.png",
+        (folder / "Annotations" / f"{n}.xml" for n in names),
+    )
+    has_boxes = any(path.is_file() for path in annotations) or (bool(main) and name != "test")
     has_masks = (has_boxes and first_mask.parent.is_dir()) if main else (first_mask.is_file() or name != "test")
     masks = MASKS[: 2 if name == "train_aug" else 1] if has_masks else ()
     record_of = partial(_record, folder, labels, masks=masks, void_without_mask=bool(main), has_boxes=has_boxes)
