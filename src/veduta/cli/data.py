@@ -80,7 +80,7 @@ def _find_layout(path: Path, layout: str | None) -> str:
             "for one; docs/data.md shows how each lies."
         )
     if len(fits) > 1:
-        raise ValueError(f"{path} fits {' and '.join(fits)}: add --layout {fits[0]}.")
+        raise ValueError(f"{path} fits {' and '.join(fits)}: add --layout {' or --layout '.join(fits)}.")
     return fits[0]
 
 
