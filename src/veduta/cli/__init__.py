@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +96,7 @@ def evaluate(
             name=settings.dataset,
             split=split,
             batch_size=settings.batch_size,
-            progress=lambda done, total: line.count("evaluating", done, total),
+            progress=partial(line.count, "evaluating"),
         )
         print(evaluation.table())
         print(evaluation.headline())

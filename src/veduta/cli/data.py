@@ -1,6 +1,7 @@
 """`veduta data`: commands about data sets on disk."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -172,9 +173,7 @@ def pack(
                 out,
                 split=wanted.translate(str.maketrans("/:+", "--_")),  # a + would join splits of the shards
                 workers=workers,
-                progress=lambda done, total, wanted=wanted: line.count(  # type: ignore[misc]
-                    f"packing {wanted}", done, total
-                ),
+                progress=partial(line.count, f"packing {wanted}"),
             )
             print(f"{wanted}: {index.num_samples:,} samples in {len(index.shards):,} shards in {out}")
 
@@ -202,9 +201,7 @@ def unpack(
                 path,
                 wanted,
                 out,
-                progress=lambda done, total, wanted=wanted: line.count(  # type: ignore[misc]
-                    f"unpacking {wanted}", done, total
-                ),
+                progress=partial(line.count, f"unpacking {wanted}"),
             )
             print(f"{wanted}: {count:,} samples in {out}")
 
@@ -220,5 +217,5 @@ def index(
         from veduta.engine.progress import ProgressLine
 
         line = ProgressLine()
-        found = index_shards(path, split, lambda done, total: line.count("indexing", done, total))
+        found = index_shards(path, split, partial(line.count, "indexing"))
         print(f"{split}: {found.num_samples:,} samples in {len(found.shards):,} shards")

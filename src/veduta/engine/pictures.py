@@ -1,6 +1,7 @@
 """Training samples drawn as the network sees them: each photo, and below it the same with its labels."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def draw_batch(batch: Batch, labels: LabelMap, path: Path, *, most: int = 8) -> 
     """A PNG of the first `most` samples of a batch: rows of photos, each above a row of the same with their labels."""
     images = batch.images[:most].permute(0, 2, 3, 1).contiguous().numpy()
     labelled = [_with_labels(image, batch, i, labels) for i, image in enumerate(images)]
-    columns = min(COLUMNS, len(images))
+    columns = math.ceil(len(images) / math.ceil(len(images) / COLUMNS))  # rows of about the same length
     blank = np.full_like(images[0], 255)
     rows = []
     for start in range(0, len(images), columns):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -165,7 +166,7 @@ class _Keeper:
             name=data.dataset,
             split=data.val_split,
             batch_size=data.batch_size,
-            progress=lambda done, total: self.log.line.count("validating", done, total),
+            progress=partial(self.log.line.count, "validating"),
         )
         if evaluation.failed and data.unreadable == "stop":
             raise ValueError(
@@ -221,7 +222,7 @@ def _check_data(
             dataset,
             name=name,
             unreadable=unreadable,
-            progress=lambda d, t, name=name: line.count(f"checking {name}", d, t),  # type: ignore[misc]
+            progress=partial(line.count, f"checking {name}"),
         )
         for name, dataset in splits.items()
     }
