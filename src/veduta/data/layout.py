@@ -134,21 +134,15 @@ def read_record(record: Record, labels: LabelMap) -> Sample:
     """
     image = read_rgb(record.image)
     size = (image.shape[0], image.shape[1])
-    mask, boxes = read_labels_of(record, labels, size), record.boxes
+    mask, boxes = _read_mask_of(record, labels, size), record.boxes
+    sample = Sample(image=image, name=record.name, mask=mask, scene_class=record.scene_class)
     if boxes is None:
-        return Sample(image=image, name=record.name, mask=mask, scene_class=record.scene_class)
-    return Sample(
-        image=image,
-        name=record.name,
-        mask=mask,
-        boxes=np.clip(boxes.xyxy, 0, np.array([size[1], size[0]] * 2, np.float32)),
-        box_classes=boxes.classes,
-        box_difficult=boxes.difficult,
-        scene_class=record.scene_class,
-    )
+        return sample
+    clipped = np.clip(boxes.xyxy, 0, np.array([size[1], size[0]] * 2, np.float32))
+    return replace(sample, boxes=clipped, box_classes=boxes.classes, box_difficult=boxes.difficult)
 
 
-def read_labels_of(record: Record, labels: LabelMap, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+def _read_mask_of(record: Record, labels: LabelMap, size: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The mask of a Record whose image has `size` (height, width), as train ids."""
     if record.mask is None:
         return None
@@ -175,7 +169,7 @@ def open_picture(dataset: SampleDataset, index: int) -> tuple[Picture, Record | 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a list file that hold something, stripped, with their numbers from 1.
 
-    Raises FileNotFoundError, and ValueError where it is no UTF-8 text or holds control characters.
+    Raises FileNotFoundError, and ValueError where it is no UTF-8 text or holds zero bytes.
     """
     try:
         text = path.read_text(encoding=ENCODING)

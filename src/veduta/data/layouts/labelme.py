@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from veduta.data.label_maps import with_background
 from veduta.data.layout import Boxes, FileDataset, Layout, Record, unknown_split
 from veduta.data.layouts.json_file import number_at, read_json, text_at
-from veduta.data.layouts.lists import LABEL_FILES, label_map_of
+from veduta.data.layouts.lists import has_label_map, label_map_of
 from veduta.data.layouts.paint import PaintedObjects, read_polygon
 from veduta.data.stored import Stored
 from veduta.labels import IGNORE_INDEX, MAX_CLASSES, VOID_NAMES, LabelMap
@@ -61,7 +61,7 @@ def open_labelme(root: Path, split: str) -> FileDataset[int]:
             raise unknown_split(f"{root}", split, known)
         raise FileNotFoundError(f"no {root / split / 'NAME.json'} found. --data must hold a folder for every split.")
     drawings = _read_folder(root, split)
-    if any((root / name).is_file() for name in LABEL_FILES):
+    if has_label_map(root):
         labels = label_map_of(root)
     else:
         others = [drawing for other in _splits(root) if other != split for drawing in _read_folder(root, other)]

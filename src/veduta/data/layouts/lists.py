@@ -31,6 +31,10 @@ def open_lists(root: Path, split: str) -> FileDataset[Key]:
     return pairs_dataset(label_map_of(root), root, read_pairs(index), index)
 
 
+def has_label_map(root: Path) -> bool:
+    return any((root / name).is_file() for name in LABEL_FILES)
+
+
 def label_map_of(root: Path) -> LabelMap:
     """The label map that lies in a folder. Raises ValueError for none or two, and for a wrong one."""
     found = [root / name for name in LABEL_FILES if (root / name).is_file()]
@@ -78,7 +82,7 @@ def _record(key: Key) -> Record:
 
 
 def _splits(root: Path) -> tuple[str, ...]:
-    if not any((root / name).is_file() for name in LABEL_FILES):
+    if not has_label_map(root):
         return ()
     lists = sorted(root.glob("*.txt"))
     whole = [index.stem for index in lists if _begins_with_a_pair(root, index)]

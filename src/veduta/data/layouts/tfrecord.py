@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from veduta.data.images import StoredPicture
 from veduta.data.label_maps import COCO, VOC
 from veduta.data.layout import Boxes, FileDataset, Layout, Record, unknown_split
-from veduta.data.layouts.lists import LABEL_FILES, label_map_of
+from veduta.data.layouts.lists import has_label_map, label_map_of
 from veduta.data.layouts.note import check_name
 from veduta.data.stored import MAX_BYTES, Stored
 from veduta.labels import LabelMap
@@ -255,7 +255,7 @@ def _boxes_of(example: Example, image: Stored, labels: LabelMap) -> Boxes | None
 
 def _label_map(root: Path, split: str, example: Example) -> LabelMap:
     """From a file beside the records, else from the names of published ones; other masks would be read as VOC's."""
-    if any((root / name).is_file() for name in LABEL_FILES):
+    if has_label_map(root):
         return label_map_of(root)
     if split.startswith("coco-seg-"):
         return COCO

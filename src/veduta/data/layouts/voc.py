@@ -51,7 +51,8 @@ def open_voc(root: Path, split: str) -> FileDataset[str]:
     main-train and so on: the lists for detection, with boxes; an image without a mask is all void.
     main-train:person: of main-train the images that show a person, be it a difficult one (1 and 0 in the class's list).
     train_aug: VOC's train and SBD without VOC's val; where an image has two masks, VOC's.
-    Lists named test have labels if their first image has. With several years below `root`: 2007/main-trainval.
+    Lists named test have boxes if any image has, and masks if the first has. With several years below `root`:
+    2007/main-trainval.
     """
     years = find_years(root)
     if not years:
@@ -72,11 +73,9 @@ def open_voc(root: Path, split: str) -> FileDataset[str]:
     if not index.is_file() or (of_class and of_class not in labels.names[1:]):
         raise unknown_split(f"{index} is no list of a split. VOC in {root}", split, _splits(root))
     names = read_names(index, of_class=bool(of_class))
-    first_mask, annotations = (
-        folder / MASKS[0] / f"{names[0]}.png",
-        (folder / "Annotations" / f"{n}.xml" for n in names),
-    )
-    has_boxes = any(path.is_file() for path in annotations) or (bool(main) and name != "test")
+    first_mask = folder / MASKS[0] / f"{names[0]}.png"
+    annotated = any((folder / "Annotations" / f"{n}.xml").is_file() for n in names)  # where one is, all must be
+    has_boxes = annotated or (bool(main) and name != "test")
     has_masks = (has_boxes and first_mask.parent.is_dir()) if main else (first_mask.is_file() or name != "test")
     masks = MASKS[: 2 if name == "train_aug" else 1] if has_masks else ()
     record_of = partial(_record, folder, labels, masks=masks, void_without_mask=bool(main), has_boxes=has_boxes)
