@@ -174,15 +174,47 @@ def test_an_old_file_is_replaced_and_no_temporary_stays(saved: Path) -> None:
     assert temporaries(saved.parent) == []
 
 
-def test_a_run_folder_gives_its_best_checkpoint_else_its_last(tmp_path: Path) -> None:
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_a_run_folder_gives_its_best_checkpoint_else_its_newest(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"run holds no checkpoints/best\.safetensors or last\.safetensors"):
+    (folder / "step-00000300").mkdir()  # without a model
+    with pytest.raises(FileNotFoundError, match=r"run holds no checkpoints/best\.safetensors and no .*no run that has"):
         find_model(tmp_path / "run")
-    for name in ("last", "best"):
-        (folder / f"{name}.safetensors").write_bytes(b"")
-        assert find_model(tmp_path / "run") == folder / f"{name}.safetensors"
-    assert find_model(folder / "last.safetensors") == folder / "last.safetensors"
+    for name in (
+        "step-00000099.replaced/model.safetensors",
+        "step-00000099/model.safetensors",
+        "step-00000200.replaced/model.safetensors",
+        "step-100000000/model.safetensors",
+        "best.safetensors",
+    ):
+        assert touch(folder / name) == find_model(folder / name) == find_model(tmp_path / "run")
+    touch(folder / "step-00000100" / "model.safetensors")
+    assert find_model(tmp_path / "run") == folder / "best.safetensors"
+
+
+def test_a_run_in_stages_gives_the_model_of_the_last_that_has_one(tmp_path: Path) -> None:
+    first = touch(tmp_path / "stage-1" / "checkpoints" / "best.safetensors")
+    (tmp_path / "stage-10" / "checkpoints").mkdir(parents=True)
+    touch(tmp_path / "stage-notes" / "checkpoints" / "best.safetensors")
+    assert find_model(tmp_path) == first
+    for stage in (2, 10):
+        newest = touch(tmp_path / f"stage-{stage}" / "checkpoints" / "step-00000010" / "model.safetensors")
+        assert find_model(tmp_path) == newest
+    assert find_model(tmp_path / "stage-1") == first
+
+
+def test_tied_weights_are_written_once_each(tmp_path: Path) -> None:
+    tied = torch.arange(6.0)
+    save_model(tmp_path / "a.safetensors", {"a": tied, "b": tied, "part": tied[2:4], "turned": tied.view(2, 3).T}, INFO)
+    found, _ = load_model(tmp_path / "a.safetensors")
+    assert torch.equal(found["a"], tied) and torch.equal(found["b"], tied) and found["part"].tolist() == [2, 3]
+    assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:

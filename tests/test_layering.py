@@ -14,8 +14,8 @@ SOURCE = Path(veduta.__file__).parent
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 ROWS = (  # as in the design: each imports from the rows above it, never sideways
-    ("ops", "config", "labels", "files", "device"),
-    ("models", "data", "recipes"),
+    ("ops", "config", "labels", "files", "errors", "device"),
+    ("models", "data", "recipes", "ranks"),
     ("tasks", "checkpoint"),
     ("backends", "legacy"),
     ("engine", "export", "report"),

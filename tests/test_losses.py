@@ -1,19 +1,25 @@
-"""Promises of the losses: torch's own cross-entropy in value and gradient, and void that weighs nothing."""
+"""Promises of the losses: torch's own cross-entropy in value and gradient, void that weighs nothing, and several ranks
+that learn what one with all their images would."""
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from crew import run_ranks
 from layouts import TINY
 from torch import Tensor
 
+from veduta import ranks
 from veduta.config import Loss
 from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX
 from veduta.models import build_model
 from veduta.tasks import TASKS
 from veduta.tasks.classify import Classify, mix_batch
-from veduta.tasks.losses import Mixup, cross_entropy, soft_cross_entropy
+from veduta.tasks.losses import Mixup, cross_entropy, dice, soft_cross_entropy
 from veduta.tasks.segment import Segment
 
 WEIGHTS = torch.tensor([0.3, 1.0, 2.5, 0.0, 4.0])
@@ -147,7 +153,7 @@ def test_segment_predicts_train_ids_and_makes_a_metric_of_its_classes() -> None:
     for prediction, expected in zip(task.predict({"mask_logits": logits}), logits.argmax(dim=1), strict=True):
         assert prediction.mask is not None and prediction.mask.dtype == np.uint8
         assert (prediction.mask == expected.numpy()).all()
-    assert task.metric().num_classes == TINY.num_classes
+    assert task.metric().matrix.num_classes == TINY.num_classes
 
 
 def test_coarser_logits_meet_the_mask_pixels_under_them_with_corners_aligned() -> None:
@@ -206,6 +212,107 @@ def test_the_segmentation_task_passes_on_what_its_loss_says() -> None:
     assert loss != cross_entropy(logits, masks, task.class_weights)
     mined = Segment(TINY, Loss(hardest=0.1)).losses({"mask_logits": logits}, batch(masks))["mask"]
     assert mined == cross_entropy(logits, masks, hardest=0.1)
+
+
+def dice_by_loops(logits: Tensor, masks: Tensor) -> float:
+    shares = logits.detach().softmax(dim=1).numpy()
+    losses = []
+    for number in range(logits.shape[1]):
+        overlap, sizes = 0.0, 0.0
+        for share, mask in zip(shares[:, number].ravel(), masks.numpy().ravel(), strict=True):
+            truth = float(mask == number)
+            if mask != IGNORE_INDEX:
+                overlap, sizes = overlap + share * truth, sizes + share**2 + truth
+        if (masks == number).any():
+            losses.append(1 - 2 * overlap / sizes)
+    return sum(losses) / max(len(losses), 1)
+
+
+@pytest.mark.parametrize("shown", [5, 2])
+def test_dice_is_that_of_plain_loops_over_the_classes_that_are_shown(shown: int) -> None:
+    logits, masks = drawn()
+    masks[masks == 0] = 1
+    masks[(masks >= shown) & (masks != IGNORE_INDEX)] = IGNORE_INDEX
+    assert dice(logits, masks).item() == pytest.approx(dice_by_loops(logits, masks), rel=1e-5)
+
+
+def test_the_gradient_of_dice_is_that_of_differences() -> None:
+    logits, masks = drawn()
+    double = logits.detach()[:, :, :3, :3].requires_grad_()
+    found = gradient(dice(double, masks[:, :3, :3]), double)
+    for place in [(0, 1, 2, 1), (1, 4, 0, 0)]:
+        step = torch.zeros_like(double)
+        step[place] = 1e-1
+        with torch.no_grad():
+            rise = dice(double + step, masks[:, :3, :3]) - dice(double - step, masks[:, :3, :3])
+        assert float(3 * rise / 2e-1) == pytest.approx(float(found[place]), abs=1e-4)
+
+
+def test_dice_is_0_where_all_is_right_or_void_and_1_where_all_is_wrong() -> None:
+    masks = torch.randint(0, 5, (2, 9, 11), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    right = 50 * F.one_hot(masks.long(), 5).permute(0, 3, 1, 2).float()
+    assert dice(right, masks).item() == pytest.approx(0, abs=1e-5)
+    assert dice(right.roll(1, dims=1), masks).item() == pytest.approx(1, abs=1e-5)
+    logits, _ = drawn()
+    loss = dice(logits, torch.full_like(masks, IGNORE_INDEX))
+    assert loss.item() == 0 and not gradient(loss, logits).any()
+
+
+def test_dice_takes_coarse_and_short_logits_and_leaves_void_alone() -> None:
+    logits, _ = drawn()
+    masks = torch.randint(0, 5, (2, 17, 21), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    assert dice(logits, masks) == dice(logits, masks[:, ::2, ::2])
+    assert dice(logits.bfloat16(), masks).dtype == torch.float32
+    logits, masks = drawn()
+    found = gradient(dice(logits, masks), logits).permute(0, 2, 3, 1)
+    assert not found[masks == IGNORE_INDEX].any()
+
+
+OVER_RANKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "plain": cross_entropy,
+    "weights": partial(cross_entropy, class_weights=WEIGHTS),
+    "pixels": partial(cross_entropy, class_weights=WEIGHTS, divided_by="pixels"),
+    "dice": dice,
+}
+
+
+def drawn_for_ranks(masks_of: str) -> tuple[Tensor, Tensor]:
+    """Of two ranks with one image each: with unlike numbers of pixels, without any on the second, without any."""
+    logits, masks = drawn()
+    masks[1, :7] = IGNORE_INDEX
+    if masks_of != "unlike":
+        masks[1 if masks_of == "one" else slice(None)] = IGNORE_INDEX
+    return logits, masks
+
+
+def losses_of_a_rank() -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """Value and gradient of one rank's image, for every loss and kind of masks."""
+    me = ranks.rank()
+    found = {}
+    for masks_of in ("unlike", "one", "none"):
+        logits, masks = drawn_for_ranks(masks_of)
+        for name, loss_of in OVER_RANKS.items():
+            own = logits.detach()[me : me + 1].requires_grad_()
+            loss = loss_of(own, masks[me : me + 1])
+            found[masks_of, name] = loss.detach(), gradient(loss, own)
+    return found
+
+
+@pytest.fixture(scope="module")
+def two() -> list[dict[tuple[str, str], tuple[Tensor, Tensor]]]:
+    return run_ranks(losses_of_a_rank, 2)
+
+
+@pytest.mark.parametrize("name", OVER_RANKS)
+@pytest.mark.parametrize("masks_of", ["unlike", "one", "none"])
+def test_the_mean_over_ranks_is_the_loss_of_the_whole_batch(
+    two: list[dict[tuple[str, str], tuple[Tensor, Tensor]]], masks_of: str, name: str
+) -> None:
+    logits, masks = drawn_for_ranks(masks_of)
+    whole = OVER_RANKS[name](logits, masks)
+    values, gradients = zip(*(found[masks_of, name] for found in two), strict=True)
+    torch.testing.assert_close(torch.stack(values).mean(), whole.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(torch.cat(gradients) / 2, gradient(whole, logits), rtol=1e-6, atol=1e-7)
 
 
 def drawn_classes() -> tuple[Tensor, Tensor]:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from crew import run_ranks
 from torch import Tensor
 
+from veduta import ranks
 from veduta.config import Loss
 from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX, LabelClass, LabelMap
@@ -45,15 +47,73 @@ def loss_by_loops(logits: Tensor, deltas: Tensor, classes: Tensor, targets: Tens
     return (sum(positives) + sum(sorted(negatives)[::-1][:count])) / divisor, boxes / divisor
 
 
-@pytest.mark.parametrize("positives", [0, 1, 5, 9, 25, 39, 40, 55])
+POSITIVES = (0, 1, 5, 9, 25, 39, 40, 55)
+
+
+def classes_with(positives: int) -> Tensor:
+    """(3, 40): of so many positives, none is in the last image unless they are more than the others hold."""
+    classes = torch.zeros(120, dtype=torch.int64)
+    among = 80 if positives < 40 else 120
+    classes[torch.randperm(among, generator=torch.Generator().manual_seed(1))[:positives]] = 2
+    return classes.view(3, 40)
+
+
+@pytest.mark.parametrize("positives", POSITIVES)
 def test_loss_is_that_of_plain_loops(positives: int) -> None:
     """Three images of 40 priors: from 11 positives on the cap of one image decides, from 40 on no negative is left."""
     logits, deltas, targets = drawn(3, 40)
-    classes = torch.zeros(120, dtype=torch.int64)
-    classes[torch.randperm(120, generator=torch.Generator().manual_seed(1))[:positives]] = 2
-    classes = classes.view(3, 40)
+    classes = classes_with(positives)
     found = multibox_loss(logits, deltas, classes, targets)
     assert [loss.item() for loss in found] == pytest.approx(loss_by_loops(logits, deltas, classes, targets), rel=1e-5)
+
+
+Trained = tuple[Tensor, Tensor, Tensor]  # the two losses (2,), and their gradients by logits and deltas
+
+
+def trained(images: slice, positives: int, *, equal: bool = False) -> Trained:
+    """equal: all negatives are as hard as each other, so which of them count is a matter of order."""
+    logits, deltas, targets = drawn(3, 40)
+    if equal:
+        logits = torch.zeros_like(logits)
+    logits, deltas = (x.detach()[images].requires_grad_() for x in (logits, deltas))
+    losses = torch.stack(multibox_loss(logits, deltas, classes_with(positives)[images], targets[images]))
+    losses.sum().backward()
+    assert logits.grad is not None and deltas.grad is not None
+    return losses.detach(), logits.grad, deltas.grad
+
+
+def losses_of_a_rank() -> dict[tuple[int, bool], Trained]:
+    own = slice(ranks.rank(), ranks.rank() + 1)
+    return {(count, equal): trained(own, count, equal=equal) for count in POSITIVES for equal in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def three() -> list[dict[tuple[int, bool], Trained]]:
+    """Of three ranks with one image each."""
+    return run_ranks(losses_of_a_rank, 3)
+
+
+@pytest.mark.parametrize("positives", POSITIVES)
+def test_the_mean_over_ranks_is_the_loss_of_the_whole_batch(
+    three: list[dict[tuple[int, bool], Trained]], positives: int
+) -> None:
+    losses, *gradients = trained(slice(None), positives)
+    found = [result[positives, False] for result in three]
+    torch.testing.assert_close(torch.stack([part[0] for part in found]).mean(dim=0), losses, rtol=1e-6, atol=1e-6)
+    for place, whole in enumerate(gradients, start=1):
+        together = torch.cat([part[place] for part in found]) / 3
+        torch.testing.assert_close(together, whole, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("positives", POSITIVES)
+def test_of_equally_hard_negatives_of_several_ranks_no_more_count_than_of_one(
+    three: list[dict[tuple[int, bool], Trained]], positives: int
+) -> None:
+    losses, of_logits, _ = trained(slice(None), positives, equal=True)
+    found = [result[positives, True] for result in three]
+    torch.testing.assert_close(torch.stack([part[0] for part in found]).mean(dim=0), losses, rtol=1e-6, atol=1e-6)
+    together = torch.cat([part[1] for part in found])
+    assert together.any(dim=2).sum() == of_logits.any(dim=2).sum()
 
 
 def test_only_what_counts_has_a_gradient() -> None:

@@ -1,6 +1,7 @@
 """Model files: safetensors weights that carry their ModelInfo; written atomically, hashed, checked when opened."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from veduta.labels import LabelMap
 
 IMPORT_HINT = "Checkpoints of other programs become model files by `veduta import`."
 METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
+BEST, MODEL = "best.safetensors", "model.safetensors"  # of a run: beside its checkpoints, and in each of them
+STEP_FOLDER = re.compile(r"step-([0-9]{8,18})(\.replaced)?")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -61,17 +64,37 @@ def hash_weights(weights: dict[str, Tensor]) -> str:
 
 def save_model(path: Path, weights: dict[str, Tensor], info: ModelInfo) -> ModelInfo:
     """Write a model file; returns the info with the hash that went into it."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    weights = _apart(weights)
     values = _ADAPTER.dump_python(info)
     values["weights_sha256"] = hash_weights(weights)
     info = _ADAPTER.validate_python(values)
-    metadata = {METADATA_KEY: _ADAPTER.dump_json(info).decode()}
+    _write(path, weights, {METADATA_KEY: _ADAPTER.dump_json(info).decode()})
+    return info
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors of any kind and device, such as an optimizer's. Raises OSError where it cannot be written."""
+    _write(path, _apart(tensors), None)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous, no two in the same memory: so a safetensors file wants them."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in taken else tensor
+        taken.add(memory)
+    return apart
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> None:
     try:
         with replacing(path) as temporary:
-            save_file(weights, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata=metadata)
     except SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}. Is the disk full?") from error
-    return info
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -87,6 +110,18 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def load_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     """Weights and info of a model file. Raises ValueError where it is damaged or was not written by Veduta."""
+    weights, info = read_model(path)
+    found = hash_weights(weights)
+    if found != info.weights_sha256:
+        raise ValueError(
+            f"{path}: the weights hash to {found[:12]}, the file says {info.weights_sha256[:12]}. It is damaged; take "
+            "another checkpoint of the run or copy the file again."
+        )
+    return weights, info
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
+    """As `load_model`, of a file whose bytes were checked just now: the weights are not hashed again."""
     weights, metadata = load_weights(path)
     if METADATA_KEY not in metadata:
         raise ValueError(
@@ -97,25 +132,32 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
         info = _ADAPTER.validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         raise ValueError(f"{path}: its model info cannot be read: {error.errors()[0]['msg']}.") from error
-    found = hash_weights(weights)
-    if found != info.weights_sha256:
-        raise ValueError(
-            f"{path}: the weights hash to {found[:12]}, the file says {info.weights_sha256[:12]}. It is damaged; take "
-            "another checkpoint of the run or copy the file again."
-        )
     return weights, info
 
 
 def find_model(path: Path) -> Path:
-    """A model file, or the best (else the last) checkpoint of a run folder."""
+    """A model file, or the best (else the newest) checkpoint of a run folder; with stages, of the last that has one."""
     if path.is_file():
         return path
     if not path.exists():
         raise FileNotFoundError(f"{path} not found. Expected a run folder of `veduta train` or a model file.")
-    candidates = [path / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"{path} holds no checkpoints/best.safetensors or last.safetensors: not a finished run. {IMPORT_HINT}"
-        )
-    return found
+    stages = [stage for stage in path.glob("stage-*") if stage.name.removeprefix("stage-").isdecimal()]
+    stages.sort(key=lambda stage: int(stage.name.removeprefix("stage-")), reverse=True)
+    for run in (*stages, path):
+        folder = run / "checkpoints"
+        for model in (folder / BEST, *(step / MODEL for _, step in step_folders(folder))):
+            if model.is_file():
+                return model
+    raise FileNotFoundError(
+        f"{path} holds no checkpoints/{BEST} and no checkpoints/step-*/{MODEL}: no run that has saved. {IMPORT_HINT}"
+    )
+
+
+def step_folders(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of a run's checkpoints, as their names say, newest first; none where there is no `folder`.
+
+    A folder that was being replaced when its run was killed is called *.replaced and comes after the new one.
+    """
+    named = [(STEP_FOLDER.fullmatch(path.name), path) for path in folder.glob("step-*")]
+    found = [(int(match[1]), path) for match, path in named if match]
+    return sorted(found, key=lambda entry: (-entry[0], entry[1].name))

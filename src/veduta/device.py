@@ -1,14 +1,19 @@
-"""Devices: the only file that names cuda, npu and mps. Choice, precision, seeds, memory, threads."""
+"""Devices: the only file that names cuda, npu and mps. Choice, collectives, precision, seeds, memory, threads."""
 
 import contextlib
 import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
 KINDS = ("cuda", "npu", "mps")  # accelerators, in the order in which "auto" looks for them
+
+_COLLECTIVES = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}  # what moves tensors from process to process
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,23 +28,59 @@ def _available(kind: str) -> bool:
     return torch.cuda.is_available()
 
 
-def select_device(name: str) -> torch.device:
+def select_device(name: str, *, process: int = 0, processes: int = 1) -> torch.device:
     """'auto' takes the first accelerator that is there, else the CPU; any other name must be there.
 
+    Of several processes on one machine each takes an accelerator of its own, that with the number `process`.
     Raises ValueError for an unknown or missing device.
     """
     if name == "auto":
-        return torch.device(next((kind for kind in KINDS if _available(kind)), "cpu"))
-    kind = name.split(":")[0]
-    if kind != "cpu" and kind not in KINDS:
+        name = next((kind for kind in KINDS if _available(kind)), "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", *KINDS) or (":" in name and not index.isdecimal()):
         raise ValueError(
             f"device '{name}' is not known. Use auto, cpu, {', '.join(KINDS)}, or one with an index: cuda:1."
         )
-    if kind != "cpu" and not _available(kind):
+    if kind == "cpu":
+        return torch.device(name)
+    if not _available(kind):
         raise ValueError(
             f"device '{name}' is not available on this machine. Use auto or cpu; `veduta doctor` says why."
         )
+    if processes > 1:
+        if kind not in _COLLECTIVES:
+            raise ValueError(f"{kind} devices train in one process, and {processes} were started. Start one.")
+        if index:
+            raise ValueError(
+                f"device '{name}' is one device for {processes} processes. Use {kind}: each takes its own."
+            )
+        if processes > _count(kind):
+            raise ValueError(
+                f"{processes} processes were started on this machine, which has {_count(kind)} {kind} devices. Start "
+                "as many processes as there are devices."
+            )
+        return torch.device(kind, process)
+    if index and int(index) >= _count(kind):
+        raise ValueError(
+            f"device '{name}' is not on this machine, which has {_count(kind)}, counted from 0. Choose one of them."
+        )
     return torch.device(name)
+
+
+def _count(kind: str) -> int:
+    return 1 if kind == "mps" else torch.get_device_module(kind).device_count()
+
+
+def collectives(device: torch.device) -> str:
+    """Backends of torch.distributed for processes on such devices: for tensors there and for those of the CPU."""
+    kinds = dict.fromkeys(("cpu", device.type))
+    return ",".join(f"{kind}:{_COLLECTIVES[kind]}" for kind in kinds)
+
+
+def is_collective_failure(error: RuntimeError) -> bool:
+    """Whether one of these backends raised it, because another process is gone or does not answer."""
+    words = ("gloo/", "NCCL", "HCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
@@ -102,3 +143,18 @@ def describe() -> dict[str, str]:
         "cpu": f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         **found,
     }
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device, or that this process may still take on a CPU."""
+    if device.type in ("cuda", "npu"):
+        return int(torch.get_device_module(device).mem_get_info(device)[0])
+    pages, page = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = pages * page
+    with contextlib.suppress(OSError):  # Linux only, and more exact: what files occupy can be had as well
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    for limit in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+            free = min(free, int(Path(limit).read_text()))
+    return free

@@ -22,6 +22,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(path: Path) -> None:
+    """Returns when the names in a folder are on disk: files made in it, renamed or removed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8."""
     with replacing(path) as temporary:

@@ -1,4 +1,8 @@
-"""Losses over pixels that are not void and over classes of images, and mixup, which makes their targets soft."""
+"""Losses over pixels that are not void and over classes of images, and mixup, which makes their targets soft.
+
+With several ranks, the mean over the ranks of a loss, and of its gradients, is what one process with all their images
+has. So what a rank divides by is the mean over all ranks: every rank computes every loss at every step, in one order.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from veduta import ranks
 from veduta.labels import IGNORE_INDEX
 from veduta.ops.resize import resize_aligned_nearest
 
@@ -25,7 +30,8 @@ def cross_entropy(
     logits: (N, C, h, w). masks: (N, H, W) uint8 train ids, 255 void. class_weights: (C,) or None for all 1.
     Coarser logits meet the mask pixels that lie under them when the corners of both are aligned.
     The sum is divided by that of the weights, or by the number of pixels that are not void. With `hardest` below 1 only
-    that share of all pixels, those with the largest losses, counts, divided by how many of these losses are not 0.
+    that share of all pixels, those with the largest losses, counts, divided by how many of these losses are not 0: of
+    the rank's own pixels, as in the published training, where each device chose among its own.
     Equal to torch's own with ignore_index=255; its hand-written gradient needs half the passes over memory, which on a
     CPU at full image size is a fifth of the whole training step.
     """
@@ -53,7 +59,7 @@ class _CrossEntropy(torch.autograd.Function):
             losses *= chosen
             divisor = losses.count_nonzero()
         else:
-            divisor = weights.sum() if divided_by == "weights" else seen.sum()
+            divisor = ranks.mean_over_ranks(weights.sum() if divided_by == "weights" else seen.sum())
         divisor = divisor.float().clamp(min=torch.finfo(torch.float32).tiny)
         weights /= divisor
         ctx.save_for_backward(logits, targets, normalizer, weights)
@@ -66,6 +72,22 @@ class _CrossEntropy(torch.autograd.Function):
         result.scatter_add_(1, targets, result.new_full((1,), -1.0).expand_as(targets))
         result.mul_(weights * gradient)
         return result.to(logits.dtype), None, None, None, None
+
+
+def dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """Soft Dice loss, 1 - the mean over the classes that the batch shows: Milletari 2016, arxiv.org/abs/1606.04797.
+
+    logits: (N, C, h, w). masks: (N, H, W) uint8 train ids, 255 void; they meet as in `cross_entropy`. Overlap and sizes
+    of a class are summed over the whole batch, of all ranks. 0 where every pixel is void.
+    """
+    masks = resize_aligned_nearest(masks, logits.shape[-2:])[:, None]
+    truth = masks == torch.arange(logits.shape[1], device=masks.device)[:, None, None]  # void is no class
+    shares = logits.float().softmax(dim=1) * (masks != IGNORE_INDEX)
+    sums = torch.stack([part.sum(dim=(0, 2, 3)) for part in (shares * truth, shares.square(), truth)])
+    overlap, predicted, present = ranks.learnt_sum_over_ranks(sums)
+    losses = 1 - 2 * overlap / (predicted + present).clamp(min=1)
+    shown = present > 0
+    return losses.where(shown, 0).sum() / shown.sum().clamp(min=1)
 
 
 def soft_cross_entropy(

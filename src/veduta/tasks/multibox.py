@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from veduta import ranks
 from veduta.ops.boxes import encode, match
 
 NEGATIVES_PER_POSITIVE = 3
@@ -41,9 +42,10 @@ def multibox_loss(
     Both are sums divided by the number of positives in the batch, 0 without any. The class loss sums the cross-entropy
     of the positives and of the hardest negatives, taken from the whole batch together: three times as many as there are
     positives but, as published, no more than P less the positives of all images. The box loss sums smooth L1.
+    The batch is that of all ranks together, and the mean of their losses is that of one process with all the images.
     """
     positive = classes > 0
-    num_positive = positive.sum()
+    num_positive = ranks.sum_over_ranks(positive.sum())  # of all ranks
     logits = class_logits.float()
     # Of a negative this is the loss against the background, which is how hard it is.
     losses = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
@@ -51,9 +53,19 @@ def multibox_loss(
     # The number of negatives stays on the device: all that there can be are sorted, the others do not count.
     hardest = losses.masked_fill(positive, float("-inf")).flatten().topk(num_priors).values
     num_negative = torch.minimum(NEGATIVES_PER_POSITIVE * num_positive, num_priors - num_positive)
-    counted = torch.arange(num_priors, device=losses.device) < num_negative
+    counted = _places(hardest) < num_negative
     class_loss = losses.where(positive, 0).sum() + hardest.where(counted, 0).sum()
     box_losses = F.smooth_l1_loss(box_deltas.float(), target_deltas, reduction="none").sum(dim=2)
     box_loss = box_losses.where(positive, 0).sum()
-    divisor = num_positive.clamp(min=1)
+    divisor = num_positive.clamp(min=1) / ranks.world_size()
     return class_loss / divisor, box_loss / divisor
+
+
+def _places(losses: Tensor) -> Tensor:
+    """Where this rank's losses (P,), the largest first, come among those of all ranks, from 0. Equals: by rank."""
+    everyones = -ranks.stacked_over_ranks(losses)  # rows that ascend, as searchsorted wants them
+    own = ranks.rank()
+    places = torch.arange(len(losses), device=losses.device)
+    for others, right in ((everyones[:own], True), (everyones[own + 1 :], False)):
+        places += torch.searchsorted(others, everyones[own].repeat(len(others), 1), right=right).sum(dim=0)
+    return places
