@@ -39,7 +39,7 @@ def make_void(root: Path, name: str) -> None:
 
 def test_a_right_model_scores_1_and_every_image_is_counted_once(folder_root: Path) -> None:
     evaluation = score(folder_root)
-    assert evaluation.scores.mean_iou == evaluation.scores.pixel_accuracy == 1
+    assert evaluation.scores.overall == {"mean_iou": 1, "pixel_accuracy": 1}
     assert [s.name for s in evaluation.per_image] == ["a", "b", "sub/c"]
     assert evaluation.images_counted == evaluation.images_total == 3
     assert evaluation.proved and evaluation.failed == ()
@@ -55,9 +55,9 @@ def test_the_score_is_the_metric_over_all_pixels(folder_root: Path) -> None:
         assert mask is not None
         metric.update(np.where(mask == 2, 0, mask).astype(np.uint8), mask)
     expected = metric.compute()
-    assert evaluation.scores.mean_iou == expected.mean_iou < 0.6
-    assert evaluation.confusion.tolist() == metric.counts.tolist()
-    assert evaluation.void_share == metric.void / (metric.void + metric.counts.sum()) > 0
+    assert evaluation.scores.overall["mean_iou"] == expected.mean_iou < 0.6
+    assert evaluation.scores.confusion.tolist() == metric.counts.tolist()
+    assert evaluation.scores.facts["void_share"] == metric.void / (metric.void + metric.counts.sum()) > 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
@@ -65,7 +65,7 @@ def test_the_batch_size_changes_nothing(folder_root: Path, batch_size: int) -> N
     add(folder_root, "ab", 7, (40, 50))
     backend = StubBackend(blind_to=1)
     evaluation = score(folder_root, backend, batch_size=batch_size)
-    assert evaluation.confusion.tolist() == score(folder_root, StubBackend(blind_to=1)).confusion.tolist()
+    assert evaluation.scores.confusion.tolist() == score(folder_root, StubBackend(blind_to=1)).scores.confusion.tolist()
     assert max(backend.batch_sizes) <= batch_size and sum(backend.batch_sizes) == 4
 
 
@@ -73,14 +73,15 @@ def test_images_of_different_sizes_are_scored_at_their_own_size(folder_root: Pat
     for i, size in enumerate([(24, 33), (25, 33), (25, 33), (200, 5)]):
         add(folder_root, f"n{i}", i, size)
     evaluation = score(folder_root)
-    assert evaluation.scores.mean_iou == 1 and evaluation.images_counted == 7 and evaluation.proved
+    assert evaluation.scores.overall["mean_iou"] == 1 and evaluation.images_counted == 7 and evaluation.proved
 
 
 def test_images_of_one_size_share_a_batch(folder_root: Path) -> None:
     dataset = open_folder(folder_root, "val")
-    samples = [dataset[0], dataset[1], dataset[2], dataset[0]]
-    assert [len(batch) for batch in batches_by_size(samples, 3)] == [3, 1]
-    assert list(batches_by_size([], 3)) == []
+    samples = [(index, dataset[index]) for index in (0, 1, 2, 0)]
+    size_of = Predictor(StubBackend()).shown_size
+    assert [len(batch) for batch in batches_by_size(samples, 3, size_of)] == [3, 1]
+    assert list(batches_by_size([], 3, size_of)) == []
 
 
 def test_an_unreadable_image_is_a_named_failure_and_the_score_is_not_proved(folder_root: Path) -> None:
@@ -97,7 +98,7 @@ def test_when_every_image_fails_there_is_no_score(folder_root: Path) -> None:
     for name in ("a", "b", "sub/c"):
         (folder_root / f"masks/val/{name}.png").write_bytes(b"")
     evaluation = score(folder_root)
-    assert not evaluation.proved and math.isnan(evaluation.scores.mean_iou) and len(evaluation.failed) == 3
+    assert not evaluation.proved and math.isnan(evaluation.scores.overall["mean_iou"]) and len(evaluation.failed) == 3
     assert evaluation.headline().startswith("mIoU -  pixel accuracy -")
 
 
@@ -147,10 +148,10 @@ def test_the_json_is_strict_and_complete(folder_root: Path) -> None:
     evaluation = score(folder_root, StubBackend(blind_to=2))
     content = strictly(evaluation.to_json())
     assert content["headline"] == evaluation.headline() and content["proved"] is True
-    assert content["mean_iou"] == evaluation.scores.mean_iou
+    assert content["mean_iou"] == evaluation.scores.overall["mean_iou"]
     assert [c["name"] for c in content["classes"]] == ["sky", "road", "car"]
     assert content["per_image"][1] == {"name": "b", "mean_iou": None, "pixel_accuracy": None}
-    assert content["confusion"] == evaluation.confusion.tolist()
+    assert content["confusion"] == evaluation.scores.confusion.tolist()
     assert (content["step"], content["weights_sha256"]) == (7, "0123456789abcdef")
 
 
@@ -166,7 +167,8 @@ def test_the_headline_and_the_table_say_what_was_measured(folder_root: Path) -> 
     evaluation = score(folder_root)
     assert evaluation.headline() == (
         "mIoU 100.00  pixel accuracy 100.00  (folder val: 3 of 3 images, each once, 0 failed; 3 of 3 classes present; "
-        f"{percent(evaluation.void_share)} % void; whole images, single scale; weights 0123456789ab at step 7)"
+        f"{percent(evaluation.scores.facts['void_share'])} % void; whole images, single scale; weights 0123456789ab at "
+        "step 7)"
     )
     assert [line.split()[0] for line in evaluation.table().splitlines()] == ["class", "sky", "road", "car"]
 
@@ -176,12 +178,14 @@ def test_the_best_and_the_worst_images_are_kept_in_order(folder_root: Path) -> N
         add(folder_root, f"n{i}", i, (24, 28 + 4 * i))
     make_void(folder_root, "b")  # has no score: neither good nor bad
     evaluation = score(folder_root, StubBackend(blind_to=2))
-    ranked = sorted(s.mean_iou for s in evaluation.per_image if not math.isnan(s.mean_iou))
-    assert [e.score.mean_iou for e in evaluation.worst] == ranked[:NUM_EXAMPLES]
-    assert [e.score.mean_iou for e in evaluation.best] == ranked[::-1][:NUM_EXAMPLES]
+    ious = [image.scores["mean_iou"] for image in evaluation.per_image]
+    ranked = sorted(iou for iou in ious if not math.isnan(iou))
+    assert [e.score.scores["mean_iou"] for e in evaluation.worst] == ranked[:NUM_EXAMPLES]
+    assert [e.score.scores["mean_iou"] for e in evaluation.best] == ranked[::-1][:NUM_EXAMPLES]
     for example in (*evaluation.best, *evaluation.worst):
-        assert example.image.shape[:2] == example.truth.shape == example.prediction.shape
-        assert not (example.prediction == 2).any()
+        assert example.sample.name == example.score.name
+        assert example.prediction.mask is not None and not (example.prediction.mask == 2).any()
+        assert example.prediction.mask.shape == example.sample.image.shape[:2]
 
 
 def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
@@ -197,8 +201,8 @@ def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
     opened = open_folder(folder_root, "val")
     dataset = Counted(opened.labels, opened.keys, opened.record_of)
     names = []
-    for done, sample in enumerate(read_ahead(dataset, depth=3), start=1):
-        assert not isinstance(sample, tuple)
+    for done, (_, sample) in enumerate(read_ahead(dataset, range(len(dataset)), depth=3), start=1):
+        assert not isinstance(sample, str)
         names.append(sample.name)
         assert dataset.started <= done + 3
     assert names == [name for name, _, _ in opened.keys]
@@ -210,7 +214,7 @@ def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_s
     dataset = open_folder(folder_root, "val")
     evaluation = evaluate(Predictor(backend), dataset, name="folder", split="val", batch_size=2)
     assert backend.batch_sizes == [2, 2, 1, 1]
-    assert evaluation.scores.mean_iou == 1  # mirrored back before the mean
+    assert evaluation.scores.overall["mean_iou"] == 1  # mirrored back before the mean
     assert "mirror image" in evaluation.headline()
     assert "mirror" not in Predictor(StubBackend()).protocol
 

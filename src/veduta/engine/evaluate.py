@@ -1,20 +1,20 @@
 """Evaluate: one split through the Predictor, counted image by image, into a score that proves itself."""
 
-import heapq
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from dataclasses import dataclass, field
+from itertools import islice
 
-import numpy as np
-
+from veduta.data.loader import share_of_rank
 from veduta.data.sample import Sample, SampleDataset
 from veduta.engine.predictor import Predictor, batches_by_size
-from veduta.tasks import Task
+from veduta.ranks import gathered, rank, world_size
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
-from veduta.tasks.metrics import scores_of
-from veduta.tasks.segment import Segment
+from veduta.tasks.metrics import Metric
+from veduta.tasks.prediction import Prediction
 
 READERS = 2  # threads that decode images ahead of the network
 NUM_EXAMPLES = 4  # best and worst pictures that are kept for the report
@@ -22,52 +22,106 @@ NUM_EXAMPLES = 4  # best and worst pictures that are kept for the report
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
-def read_ahead(dataset: SampleDataset, depth: int) -> Iterator[Sample | tuple[str, str]]:
-    """All samples in order, decoded in threads, at most `depth` waiting; (index, why) in place of an unreadable one."""
+def read_ahead(
+    dataset: SampleDataset, indices: Iterable[int], depth: int
+) -> Iterator[tuple[int, Sample] | tuple[int, str]]:
+    """(index, sample) in order, decoded in threads, at most `depth` waiting; (index, why) for an unreadable one."""
 
-    def read(index: int) -> Sample | tuple[str, str]:
+    def read(index: int) -> tuple[int, Sample] | tuple[int, str]:
         try:
-            return dataset[index]
+            return index, dataset[index]
         except (ValueError, OSError) as error:
-            return f"sample {index}", str(error)
+            return index, str(error)
 
     with ThreadPoolExecutor(READERS) as pool:
-        indices = iter(range(len(dataset)))
-        waiting: deque[Future[Sample | tuple[str, str]]] = deque(pool.submit(read, i) for i in islice(indices, depth))
+        left = iter(indices)
+        waiting: deque[Future[tuple[int, Sample] | tuple[int, str]]] = deque()
+        waiting.extend(pool.submit(read, index) for index in islice(left, depth))
         while waiting:
             yield waiting.popleft().result()
-            waiting.extend(pool.submit(read, i) for i in islice(indices, 1))
+            waiting.extend(pool.submit(read, index) for index in islice(left, 1))
 
 
-class _Examples:
-    """The best and the worst pictures so far, a few of each."""
+@dataclass(frozen=True)
+class Scored:
+    """An image of the split, and its own scores."""
 
-    def __init__(self) -> None:
-        self.best: list[tuple[float, int, Example]] = []
-        self.worst: list[tuple[float, int, Example]] = []
-        self.tie = count()
+    index: int
+    score: ImageScore
 
-    def offer(self, example: Example) -> None:
-        score = example.score.mean_iou
-        if np.isnan(score):
-            return
-        for heap, key in ((self.best, score), (self.worst, -score)):
-            heapq.heappush(heap, (key, next(self.tie), example))
-            if len(heap) > NUM_EXAMPLES:
-                heapq.heappop(heap)
-
-    @staticmethod
-    def ordered(heap: list[tuple[float, int, Example]]) -> tuple[Example, ...]:
-        return tuple(example for _, _, example in sorted(heap, key=lambda entry: -entry[0]))
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Better images have the larger one: by their first score, where these are equal by the next one, and so on."""
+        return tuple(-1.0 if math.isnan(value) else value for value in self.score.scores.values())
 
 
-def check_scored(task: Task, name: str) -> None:
-    """Raises ValueError where no metric exists for a task yet."""
-    if not isinstance(task, Segment):
-        raise ValueError(
-            f"task '{name}' has no scores yet, so it is neither trained nor evaluated. "
-            "`veduta predict` runs it; task 'segment' can be trained and evaluated."
-        )
+def best_of(images: Iterable[Scored]) -> list[Scored]:
+    return sorted(images, key=lambda image: (image.order, -image.index), reverse=True)[:NUM_EXAMPLES]
+
+
+def worst_of(images: Iterable[Scored]) -> list[Scored]:
+    return sorted(images, key=lambda image: (image.order, image.index))[:NUM_EXAMPLES]
+
+
+@dataclass
+class Share:
+    """What one process has counted of a split. predictions: by index, of `best` and `worst` alone."""
+
+    metric: Metric
+    images: list[Scored] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+    best: list[Scored] = field(default_factory=list)
+    worst: list[Scored] = field(default_factory=list)
+    predictions: dict[int, Prediction] = field(default_factory=dict)
+    without_truth: str | None = None  # the image that ended it
+    seconds: float = 0.0
+
+    def add(self, index: int, sample: Sample, prediction: Prediction) -> None:
+        image = Scored(index, ImageScore(name=sample.name, scores=self.metric.update(prediction, sample)))
+        self.images.append(image)
+        if not math.isnan(next(iter(image.score.scores.values()))):  # else it is neither good nor bad
+            self.predictions[index] = prediction
+            self._keep([*self.best, image], [*self.worst, image])
+
+    def merge(self, other: "Share") -> None:
+        self.metric.merge(other.metric)
+        self.images = sorted(self.images + other.images, key=lambda image: image.index)
+        self.failed = sorted(self.failed + other.failed)
+        self.predictions |= other.predictions
+        self._keep(self.best + other.best, self.worst + other.worst)
+        self.without_truth = self.without_truth or other.without_truth
+        self.seconds = max(self.seconds, other.seconds)
+
+    def _keep(self, best: list[Scored], worst: list[Scored]) -> None:
+        self.best, self.worst = best_of(best), worst_of(worst)
+        self.predictions = {image.index: self.predictions[image.index] for image in (*self.best, *self.worst)}
+
+
+def score_share(
+    predictor: Predictor, dataset: SampleDataset, indices: range, *, batch_size: int, progress: Progress
+) -> Share:
+    """Score some samples of a split; ends at the first one without what the task is scored with."""
+    started, share = time.perf_counter(), Share(predictor.task.metric())
+
+    def readable() -> Iterator[tuple[int, Sample]]:
+        for index, read in read_ahead(dataset, indices, depth=2 * batch_size):
+            if isinstance(read, Sample):
+                yield index, read
+            else:
+                share.failed.append((index, read))
+
+    for batch in batches_by_size(readable(), batch_size, predictor.shown_size):
+        missing = [sample.name for _, sample in batch if getattr(sample, predictor.task.truth) is None]
+        if missing:
+            share.without_truth = missing[0]
+            break
+        predictions = predictor([sample.image for _, sample in batch])
+        for (index, sample), prediction in zip(batch, predictions, strict=True):
+            share.add(index, sample, prediction)
+        progress(len(share.images) + len(share.failed), len(indices))
+    progress(len(indices), len(indices))  # also where the last samples failed
+    share.seconds = time.perf_counter() - started
+    return share
 
 
 def evaluate(
@@ -79,58 +133,46 @@ def evaluate(
     batch_size: int,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Score a split. Unreadable samples are counted as failed and named, never skipped in silence.
+    """Score a split, each process its share of it; all of them return the same.
 
-    Raises ValueError where the data's classes are not the model's.
+    Unreadable samples are counted as failed and named, never skipped in silence. Raises ValueError where the data's
+    classes are not the model's, or where a sample has nothing to compare with.
     """
-    task, labels = predictor.task, predictor.labels
-    check_scored(task, predictor.backend.info.recipe.task)
-    assert isinstance(task, Segment)
+    labels, info = predictor.labels, predictor.backend.info
     if dataset.labels.names != labels.names:
         raise ValueError(
             f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "
             f"{dataset.labels.num_classes} ({', '.join(dataset.labels.names)}). They must be the same, in order."
         )
-    started = time.perf_counter()
-    metric, examples = task.metric(), _Examples()
-    per_image: list[ImageScore] = []
-    failed: list[tuple[str, str]] = []
+    indices = share_of_rank(len(dataset), rank(), world_size())
+    whole, *others = gathered(score_share(predictor, dataset, indices, batch_size=batch_size, progress=progress))
+    for share in others:
+        whole.merge(share)
+    if whole.without_truth is not None:
+        what = predictor.task.truth.replace("_", " ")
+        raise ValueError(
+            f"{whole.without_truth} of split '{split}' has no {what} to compare with. Choose another split."
+        )
 
-    def readable() -> Iterator[Sample]:
-        for sample in read_ahead(dataset, depth=2 * batch_size):
-            if isinstance(sample, Sample):
-                yield sample
-            else:
-                failed.append(sample)
+    def examples(images: list[Scored]) -> tuple[Example, ...]:
+        return tuple(
+            Example(score=image.score, sample=dataset[image.index], prediction=whole.predictions[image.index])
+            for image in images
+        )
 
-    for batch in batches_by_size(readable(), batch_size):
-        predictions = predictor([sample.image for sample in batch])
-        for sample, prediction in zip(batch, predictions, strict=True):
-            if sample.mask is None:
-                raise ValueError(f"{sample.name} of split '{split}' has no mask to compare with. Choose another split.")
-            assert prediction.mask is not None
-            scores = scores_of(metric.update(prediction.mask, sample.mask))
-            score = ImageScore(name=sample.name, mean_iou=scores.mean_iou, pixel_accuracy=scores.pixel_accuracy)
-            per_image.append(score)
-            examples.offer(Example(score=score, image=sample.image, truth=sample.mask, prediction=prediction.mask))
-        progress(len(per_image) + len(failed), len(dataset))
-    progress(len(dataset), len(dataset))  # also where the last samples failed
-    seen = metric.void + int(metric.counts.sum())
     return Evaluation(
         dataset=name,
         split=split,
         labels=labels,
         protocol=predictor.protocol,
-        weights_sha256=predictor.backend.info.weights_sha256,
-        step=predictor.backend.info.step,
+        weights_sha256=info.weights_sha256,
+        step=info.step,
         images_total=len(dataset),
-        images_counted=len(per_image),
-        failed=tuple(failed),
-        void_share=metric.void / seen if seen else float("nan"),
-        scores=metric.compute(),
-        confusion=metric.counts,
-        per_image=tuple(per_image),
-        seconds=time.perf_counter() - started,
-        best=examples.ordered(examples.best),
-        worst=examples.ordered(examples.worst),
+        images_counted=len(whole.images),
+        failed=tuple((f"sample {index}", why) for index, why in whole.failed),
+        scores=whole.metric.compute(),
+        per_image=tuple(image.score for image in whole.images),
+        seconds=whole.seconds,
+        best=examples(whole.best),
+        worst=examples(whole.worst),
     )

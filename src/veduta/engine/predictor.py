@@ -1,6 +1,6 @@
 """Predictor: the one road from images to predictions. What is measured here is what users get."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,43 +8,67 @@ from numpy.typing import NDArray
 
 from veduta.backends import Backend
 from veduta.config import Loss
+from veduta.data.fit import CentralSquare
 from veduta.data.sample import Sample
 from veduta.tasks import TASKS, Task
 from veduta.tasks.detect_segment import DetectSegment
 from veduta.tasks.prediction import Prediction
 
+Size = tuple[int, int]  # height, width
+Pixels = NDArray[np.uint8]
+
 
 class Predictor:
-    """A backend and the task that reads its outputs."""
+    """A backend and the task that reads its outputs.
+
+    Whole images are shown to the model, except where its recipe trains on ImageNet's crops: such a model sees the
+    central square that the authors of ResNeSt validate on, or all of an image that has the size of the crops.
+    """
 
     def __init__(self, backend: Backend) -> None:
+        recipe = backend.info.recipe
         self.backend = backend
         self.labels = backend.info.labels
-        self.task: Task = TASKS[backend.info.recipe.task](self.labels, Loss())
-        self.flip = backend.info.recipe.flip_test
+        self.task: Task = TASKS[recipe.task](self.labels, Loss())
+        self.flip = recipe.flip_test
+        crops = recipe.data.augment.pipeline == "imagenet"
+        self.square = CentralSquare(recipe.data.crop_size[0], "bilinear") if crops else None
 
     @property
     def protocol(self) -> str:
         """How images are shown to the model, in words that go beside every score."""
-        return "whole images, single scale" + (", averaged with the mirror image" if self.flip else "")
+        shown = "whole images"
+        if self.square:
+            side = self.square.crop
+            shown = f"central {side}/{side + 32} of the shorter side as {side} x {side}, images of that size whole"
+        return f"{shown}, single scale" + (", averaged with the mirror image" if self.flip else "")
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Images (H, W, 3) uint8 RGB of one size -> their predictions, in order."""
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    def shown_size(self, image: Pixels) -> Size:
+        """The size in which the model sees an image (H, W, 3); images of one such size make a batch."""
+        return (self.square.crop,) * 2 if self.square else image.shape[:2]
+
+    def __call__(self, images: Sequence[Pixels]) -> list[Prediction]:
+        """Images (H, W, 3) uint8 RGB of one shown size -> their predictions, in order."""
+        batch = torch.from_numpy(np.stack([self._show(image) for image in images])).permute(0, 3, 1, 2)
         outputs = self.backend(batch)
         if self.flip:
             assert not isinstance(self.task, DetectSegment)  # a recipe refuses it
             outputs = self.task.average_mirrored(outputs, self.backend(batch.flip(-1)))
         return self.task.predict(outputs)
 
+    def _show(self, image: Pixels) -> Pixels:
+        return image if self.square is None or image.shape[:2] == self.shown_size(image) else self.square(image)
 
-def batches_by_size(samples: Iterable[Sample], batch_size: int) -> Iterator[list[Sample]]:
-    """Group samples that follow each other with one image size into lists of at most `batch_size`."""
-    batch: list[Sample] = []
-    for sample in samples:
-        if batch and (len(batch) == batch_size or sample.image.shape != batch[0].image.shape):
+
+def batches_by_size(
+    samples: Iterable[tuple[int, Sample]], batch_size: int, size_of: Callable[[Pixels], Size]
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Group (index, sample) that follow each other with images of one size into lists of at most `batch_size`."""
+    batch: list[tuple[int, Sample]] = []
+    for index, sample in samples:
+        if batch and (len(batch) == batch_size or size_of(sample.image) != size_of(batch[0][1].image)):
             yield batch
             batch = []
-        batch.append(sample)
+        batch.append((index, sample))
     if batch:
         yield batch

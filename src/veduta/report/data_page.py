@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
@@ -15,24 +14,14 @@ from veduta.data.check.run import DataCheck
 from veduta.data.sample import Sample
 from veduta.files import check_new_folder, write_text
 from veduta.labels import IGNORE_INDEX, LabelMap
-from veduta.report.page import PICTURE_SIZE, load_template
+from veduta.report.boxes import BoxLabel, label_boxes
+from veduta.report.examples import PICTURE_SIZE, shrink, shrink_mask
+from veduta.report.page import load_template
 from veduta.tasks.prediction import draw_mask
 
 PAGE, CARD, LABELS = "check.html", "check.json", "labels.json"
 MOST_FILES = 100  # of a fault listed on the page; check.json has all of them
 QUALITY = 85  # of JPEG
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxLabel:
-    """A box in pixels of the sample, with its class and colour."""
-
-    left: float
-    top: float
-    width: float
-    height: float
-    name: str
-    color: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,29 +82,21 @@ def draw_pictures(check: DataCheck) -> Iterator[LabelledPicture]:
 def draw_sample(sample: Sample, labels: LabelMap, split: str) -> LabelledPicture:
     """Its mask over its image, shrunk to PICTURE_SIZE; its boxes apart, so that their names stay sharp."""
     height, width = sample.image.shape[:2]
-    factor = min(1.0, PICTURE_SIZE[0] / width, PICTURE_SIZE[1] / height)
-    fitted = max(1, round(width * factor)), max(1, round(height * factor))
-    image = cv2.resize(sample.image, fitted, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    image = shrink(sample.image, PICTURE_SIZE)
     train_ids: set[int] = set()
     if sample.mask is not None:
-        mask = cv2.resize(sample.mask, fitted, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
-        image = draw_mask(image, mask, labels)
+        image = draw_mask(image, shrink_mask(sample.mask, image), labels)
         train_ids.update(np.unique(sample.mask).tolist())
     if sample.scene_class is not None:
         train_ids.add(sample.scene_class)
+    boxes: tuple[BoxLabel, ...] = ()
+    if sample.boxes is not None and sample.box_classes is not None:
+        boxes = label_boxes(sample.boxes, sample.box_classes, labels)
     return LabelledPicture(
         split=split,
         name=sample.name,
         pixels=image,
         size=(height, width),
-        boxes=tuple(_boxes(sample, labels)),
+        boxes=boxes,
         classes=tuple(labels.names[i] for i in sorted(train_ids) if i != IGNORE_INDEX or labels.of == "images"),
     )
-
-
-def _boxes(sample: Sample, labels: LabelMap) -> Iterator[BoxLabel]:
-    if sample.boxes is None or sample.box_classes is None:
-        return
-    for (x0, y0, x1, y1), train_id in zip(sample.boxes.tolist(), sample.box_classes.tolist(), strict=True):
-        label = labels.classes[train_id]
-        yield BoxLabel(left=x0, top=y0, width=x1 - x0, height=y1 - y0, name=label.name, color=label.color)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
@@ -17,38 +16,30 @@ from PIL import Image
 from veduta import __version__
 from veduta.data.images import read_rgb
 from veduta.files import write_text
-from veduta.labels import IGNORE_INDEX, LabelMap
-from veduta.tasks.evaluation import Evaluation, Example, percent
-from veduta.tasks.prediction import draw_mask
+from veduta.report.examples import show_example, shrink
+from veduta.tasks.evaluation import WORDS, Evaluation, in_cell, percent
 
 MAX_BYTES = 5_000_000  # of the page
 QUALITIES = (85, 70, 50, 30, 15)  # of JPEG; the first one that keeps the page small enough
-PICTURE_SIZE = (480, 480)  # width and height that example pictures are shrunk to
-BATCH_SIZE = (1400, 1400)  # and the first training batch
+BATCH_SIZE = (1400, 1400)  # width and height that the first training batch is shrunk to
 MAX_FAILED = 100  # names listed on the page; `to_json` has all of them
-WRONG = (214, 0, 90)  # RGB of wrong pixels; dark on the pale photo, so that it does not take colour to see them
-HATCH = 6  # pixels from one line over void to the next
+MOST_CONFUSED = 30  # classes up to which the whole confusion is shown
+BARS = ("ap50", "iou", "accuracy")  # scores of a class that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One line of the class table. confused: the class that takes most of its missed pixels, and which part of them."""
+    """One line of the class table. scores: as in `Evaluation.rows`, of which those in `bars` are drawn.
+
+    confused: the class that takes most of what is missed of it, and which part of that.
+    """
 
     name: str
     color: tuple[int, int, int]
-    iou: float
-    share: float
+    scores: dict[str, float]
     present: bool
+    predicted: bool
     confused: tuple[str, float] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A picture with its words."""
-
-    title: str
-    alt: str
-    pixels: NDArray[np.uint8]
 
 
 def write_report(evaluation: Evaluation, path: Path, *, run: Path | None) -> None:
@@ -71,6 +62,7 @@ def load_template(name: str, *, quality: int) -> Template:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["cell"] = in_cell
     environment.filters["jpeg"] = partial(to_jpeg, quality=quality)
     return environment.get_template(name)
 
@@ -86,10 +78,15 @@ def render(evaluation: Evaluation, *, run: Path | None, quality: int) -> str:
         failed=evaluation.failed[:MAX_FAILED],
         rows=class_rows(evaluation),
         num_present=int(evaluation.scores.present.sum()),
-        examples=[(title, [(e, draw_example(e, evaluation.labels)) for e in es]) for title, es in examples if es],
+        columns=list(evaluation.scores.per_class),
+        bars=[column for column in evaluation.scores.per_class if column in BARS],
+        confusion=confusion_rows(evaluation),
+        of_images=evaluation.scores.confusion_of == "images",
+        words=WORDS,
+        examples=[(title, [show_example(e, evaluation.labels) for e in es]) for title, es in examples if es],
         run=run.resolve().name if run else None,
         curves=_data_uri("image/png", curves.read_bytes()) if curves else None,
-        first_batch=_shrink(read_rgb(batch), BATCH_SIZE) if batch else None,
+        first_batch=shrink(read_rgb(batch), BATCH_SIZE) if batch else None,
         texts=[
             (title, file.read_text(encoding="utf-8", errors="replace"))
             for title, name in (("Recipe", "recipe.json"), ("Environment", "environment.json"))
@@ -114,53 +111,37 @@ def find_doubts(evaluation: Evaluation) -> Iterable[str]:
 
 
 def class_rows(evaluation: Evaluation) -> list[ClassRow]:
-    """Best IoU first, undefined ones last."""
-    scores, names = evaluation.scores, (*evaluation.labels.names, "no class")
+    """Best first by the first of their scores, where it is undefined by the next; undefined ones last."""
+    confusion, names = evaluation.scores.confusion, (*evaluation.labels.names, "no class")
     rows = []
-    for train_id, label in enumerate(evaluation.labels.classes):
-        missed = evaluation.confusion[train_id].copy()
+    for train_id, (name, scores, present) in enumerate(evaluation.rows()):
+        missed = confusion[train_id].copy()
         missed[train_id] = 0
         taken, total = int(missed.argmax()), int(missed.sum())
         rows.append(
             ClassRow(
-                name=label.name,
-                color=label.color,
-                iou=float(scores.iou[train_id]),
-                share=float(scores.share[train_id]),
-                present=bool(scores.present[train_id]),
+                name=name,
+                color=evaluation.labels.classes[train_id].color,
+                scores=scores,
+                present=present,
+                predicted=bool(confusion[:, train_id].any()),
                 confused=(names[taken], float(missed[taken] / total)) if total else None,
             )
         )
-    return sorted(rows, key=lambda row: -math.inf if math.isnan(row.iou) else row.iou, reverse=True)
+    return sorted(rows, key=lambda row: [-1 if math.isnan(v) else v for v in row.scores.values()], reverse=True)
 
 
-def draw_example(example: Example, labels: LabelMap) -> tuple[Picture, ...]:
-    """Photo, truth, prediction and error. They are drawn at their final size, so that lines stay fine."""
-    image = _shrink(example.image, PICTURE_SIZE)
-    size = (image.shape[1], image.shape[0])
-    truth, prediction = (
-        cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
-        for mask in (example.truth, example.prediction)
-    )
-    name = example.score.name
-    return (
-        Picture(title="Photo", alt=f"Photo {name}", pixels=image),
-        Picture(title="Truth", alt=f"True classes of {name}", pixels=draw_mask(image, truth, labels)),
-        Picture(title="Prediction", alt=f"Predicted classes of {name}", pixels=draw_mask(image, prediction, labels)),
-        Picture(title="Errors", alt=f"Wrong pixels of {name}", pixels=draw_errors(image, truth, prediction)),
-    )
+def confusion_rows(evaluation: Evaluation) -> list[list[tuple[int, float]]] | None:
+    """Guesses of the images of each class: their number and share, in the order of the label map.
 
-
-def draw_errors(image: NDArray[np.uint8], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Wrong pixels in a strong colour over a pale grey photo, void hatched. Shapes as in `Example`."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
-    void = truth == IGNORE_INDEX
-    wrong = (prediction != truth) & ~void
-    rows, columns = np.indices(truth.shape)
-    errors = cv2.addWeighted(grey, 0.4, np.full_like(grey, 255), 0.6, 0)
-    errors[wrong] = (0.2 * grey[wrong] + 0.8 * np.array(WRONG)).astype(np.uint8)
-    errors[void & ((rows + columns) % HATCH < 2)] = 90
-    return errors.astype(np.uint8)
+    None where pixels are counted, or too many classes for a table that people read.
+    """
+    scores = evaluation.scores
+    if scores.confusion_of != "images" or len(scores.confusion) > MOST_CONFUSED:
+        return None
+    shares = scores.confusion / scores.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    cells = zip(scores.confusion[:, :-1].tolist(), shares[:, :-1].tolist(), strict=True)
+    return [list(zip(counts, parts, strict=True)) for counts, parts in cells]
 
 
 def to_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> str:
@@ -172,14 +153,6 @@ def to_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> str:
 
 def _data_uri(mime: str, content: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
-
-
-def _shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Shrink to fit into (width, height); smaller images stay as they are."""
-    height, width = image.shape[:2]
-    factor = min(1.0, size[0] / width, size[1] / height)
-    fitted = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.resize(image, fitted, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def _find(run: Path | None, name: str) -> Path | None:

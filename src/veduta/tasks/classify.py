@@ -1,5 +1,7 @@
 """Classification: one class per image."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -9,13 +11,16 @@ from veduta.config import Loss
 from veduta.data.sample import Batch
 from veduta.labels import LabelMap
 from veduta.tasks.losses import Mixup, soft_cross_entropy
+from veduta.tasks.metrics import ClassMetric
 from veduta.tasks.prediction import Prediction
 
 
 class Classify:
     """Reads `class_logits` (N, num_classes)."""
 
-    reads = "class_logits"
+    reads: ClassVar[str] = "class_logits"
+    truth: ClassVar[str] = "scene_class"
+    scores: ClassVar[tuple[str, ...]] = ("top1", "top5")
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss
@@ -44,6 +49,9 @@ class Classify:
         one, other = (logits["class_logits"].float() for logits in (outputs, mirrored))
         probabilities = one.softmax(dim=1) + other.softmax(dim=1)
         return {"class_logits": (probabilities / 2).log()}
+
+    def metric(self) -> ClassMetric:
+        return ClassMetric(self.labels.num_classes)
 
 
 def mix_batch(

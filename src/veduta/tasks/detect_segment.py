@@ -1,5 +1,7 @@
 """Joint detection and segmentation: boxes with classes, and one class per pixel."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,8 @@ from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX, LabelMap
 from veduta.ops.boxes import detect
 from veduta.ops.resize import resize_legacy_nearest
-from veduta.tasks.losses import cross_entropy
+from veduta.tasks.average_precision import JointMetric
+from veduta.tasks.losses import cross_entropy, dice
 from veduta.tasks.multibox import assign, multibox_loss
 from veduta.tasks.prediction import Prediction
 
@@ -22,7 +25,9 @@ class DetectSegment:
     images; `predict` takes the size of the images from them.
     """
 
-    reads = "class_logits"
+    reads: ClassVar[str] = "class_logits"
+    truth: ClassVar[str] = "boxes"
+    scores: ClassVar[tuple[str, ...]] = ("ap50", "mean_iou")
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss
@@ -44,8 +49,11 @@ class DetectSegment:
         masks = batch.masks
         if masks is None:
             masks = torch.full_like(mask_logits[:, 0], IGNORE_INDEX, dtype=torch.uint8)
-        mask_loss = cross_entropy(mask_logits, resize_legacy_nearest(masks, mask_logits.shape[-2:]))
-        return {"class": class_loss, "box": box_loss, "mask": mask_loss}
+        masks = resize_legacy_nearest(masks, mask_logits.shape[-2:])
+        losses = {"class": class_loss, "box": box_loss, "mask": cross_entropy(mask_logits, masks)}
+        if self.loss.dice:
+            losses["dice"] = self.loss.dice * dice(mask_logits, masks)
+        return losses
 
     def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
         """One per image, its boxes and mask in pixels of `mask_logits`."""
@@ -64,3 +72,6 @@ class DetectSegment:
                 )
             )
         return predictions
+
+    def metric(self) -> JointMetric:
+        return JointMetric(self.labels.num_classes)

@@ -2,38 +2,50 @@
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from veduta.data.sample import Sample
 from veduta.labels import LabelMap
-from veduta.tasks.metrics import SegmentationScores
+from veduta.tasks.metrics import Scores
+from veduta.tasks.prediction import Prediction
+
+WORDS = {  # names of scores and of columns, for people
+    "mean_iou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "ap50": "AP50",
+    "top1": "top-1",
+    "top5": "top-5",
+    "true_class_score": "score of the true class",
+    "iou": "IoU",
+    "share": "share",
+    "accuracy": "accuracy",
+    "images": "images",
+    "objects": "objects",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScore:
-    """Scores of one image, 0..1; nan where the image has no counted pixel."""
+    """The scores of one image by name, 0..1; nan where the image has nothing to count."""
 
     name: str
-    mean_iou: float
-    pixel_accuracy: float
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One picture to look at. image: (H, W, 3) uint8 RGB; truth, prediction: (H, W) uint8 train ids."""
+    """One picture to look at."""
 
     score: ImageScore
-    image: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
+    sample: Sample
+    prediction: Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The result of `veduta evaluate`. confusion: (C, C + 1) int64, see tasks/metrics.py."""
+    """The result of `veduta evaluate`. per_image: in the order of the data set."""
 
     dataset: str
     split: str
@@ -44,9 +56,7 @@ class Evaluation:
     images_total: int
     images_counted: int
     failed: tuple[tuple[str, str], ...]  # (name, why)
-    void_share: float
-    scores: SegmentationScores
-    confusion: NDArray[np.int64]
+    scores: Scores
     per_image: tuple[ImageScore, ...]
     seconds: float
     best: tuple[Example, ...] = field(default=(), repr=False)
@@ -61,33 +71,40 @@ class Evaluation:
     def headline(self) -> str:
         """One line that proves itself."""
         present = int(self.scores.present.sum())
-        return (
-            f"mIoU {percent(self.scores.mean_iou)}  pixel accuracy {percent(self.scores.pixel_accuracy)}  "
-            f"({self.dataset} {self.split}: {self.images_counted:,} of {self.images_total:,} images"
-            f"{', each once' if self.proved else ''}, {len(self.failed)} failed; "
-            f"{present} of {self.labels.num_classes} classes present; {percent(self.void_share)} % void; "
-            f"{self.protocol}; weights {self.weights_sha256[:12]} at step {self.step:,})"
-        )
+        scores = "  ".join(f"{WORDS[name]} {percent(value)}" for name, value in self.scores.overall.items())
+        proof = [
+            f"{self.dataset} {self.split}: {self.images_counted:,} of {self.images_total:,} images"
+            f"{', each once' if self.proved else ''}, {len(self.failed)} failed",
+            f"{present} of {self.labels.num_classes} classes present",
+            *facts_in_words(self.scores.facts),
+            self.protocol,
+            f"weights {self.weights_sha256[:12]} at step {self.step:,}",
+        ]
+        return f"{scores}  ({'; '.join(proof)})"
 
     def table(self) -> str:
-        """IoU and pixel share per class, in the order of the label map."""
+        """The scores of each class, in the order of the label map."""
         width = max(len(name) for name in self.labels.names)
-        rows = [f"{'class':{width}}     IoU   share"]
-        for name, iou, share, present in zip(
-            self.labels.names, self.scores.iou, self.scores.share, self.scores.present, strict=True
-        ):
-            note = "" if present else "   absent from the truth"
-            rows.append(f"{name:{width}}  {percent(iou):>6}  {percent(share):>6}{note}")
-        return "\n".join(rows)
+        widths = {column: max(6, len(WORDS[column])) for column in self.scores.per_class}
+        lines = ["  ".join([f"{'class':{width}}", *(f"{WORDS[c]:>{w}}" for c, w in widths.items())])]
+        for name, values, present in self.rows():
+            cells = [f"{in_cell(value):>{widths[column]}}" for column, value in values.items()]
+            lines.append("  ".join([f"{name:{width}}", *cells, *([] if present else [" absent from the truth"])]))
+        return "\n".join(lines)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, float], bool]]:
+        """For each class its name, its scores and counts by column, and whether the truth has it."""
+        columns = self.scores.per_class
+        values = zip(*(column.tolist() for column in columns.values()), strict=True)
+        for name, row, present in zip(self.labels.names, values, self.scores.present.tolist(), strict=True):
+            yield name, dict(zip(columns, row, strict=True)), present
 
     def to_json(self) -> str:
         """Every figure, per class and per image; undefined ones are null."""
         scores = self.scores
         classes = [
-            {"name": name, "iou": _number(iou), "share": _number(share), "present": bool(present)}
-            for name, iou, share, present in zip(
-                self.labels.names, scores.iou, scores.share, scores.present, strict=True
-            )
+            {"name": name, **{column: _number(value) for column, value in values.items()}, "present": present}
+            for name, values, present in self.rows()
         ]
         content: dict[str, Any] = {
             "headline": self.headline(),
@@ -100,18 +117,24 @@ class Evaluation:
             "images_total": self.images_total,
             "images_counted": self.images_counted,
             "failed": [{"name": name, "why": why} for name, why in self.failed],
-            "void_share": _number(self.void_share),
-            "mean_iou": _number(scores.mean_iou),
-            "pixel_accuracy": _number(scores.pixel_accuracy),
+            **{name: _number(value) for name, value in {**scores.facts, **scores.overall}.items()},
             "classes": classes,
-            "confusion": self.confusion.tolist(),
+            "confusion": scores.confusion.tolist(),
             "per_image": [
-                {"name": s.name, "mean_iou": _number(s.mean_iou), "pixel_accuracy": _number(s.pixel_accuracy)}
-                for s in self.per_image
+                {"name": image.name, **{name: _number(value) for name, value in image.scores.items()}}
+                for image in self.per_image
             ],
             "seconds": round(self.seconds, 3),
         }
         return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def facts_in_words(facts: Mapping[str, float]) -> Iterator[str]:
+    """What else a metric has counted."""
+    if "objects" in facts:
+        yield f"{facts['objects']:,} objects, {facts['difficult']:,} difficult ones left out"
+    if "void_share" in facts:
+        yield f"{percent(facts['void_share'])} % void"
 
 
 def percent(value: float) -> str:
@@ -119,5 +142,10 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
+def in_cell(value: float) -> str:
+    """A number of a table: a share in percent, a count as it is."""
+    return f"{value:,}" if isinstance(value, int) else percent(value)
+
+
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return None if math.isnan(value) else value

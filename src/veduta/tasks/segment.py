@@ -1,5 +1,7 @@
 """Semantic segmentation: one class per pixel."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,15 +11,17 @@ from veduta.config import Loss
 from veduta.data.check.card import log_weights
 from veduta.data.sample import Batch
 from veduta.labels import LabelMap
-from veduta.tasks.losses import cross_entropy
-from veduta.tasks.metrics import ConfusionMatrix
+from veduta.tasks.losses import cross_entropy, dice
+from veduta.tasks.metrics import MaskMetric
 from veduta.tasks.prediction import Prediction
 
 
 class Segment:
     """Reads `mask_logits` (N, num_classes, H, W); in training these, and `aux_mask_logits`, may come at a stride."""
 
-    reads = "mask_logits"
+    reads: ClassVar[str] = "mask_logits"
+    truth: ClassVar[str] = "mask"
+    scores: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss
@@ -34,6 +38,8 @@ class Segment:
         losses = {"mask": self._loss(outputs["mask_logits"], batch.masks)}
         if self.loss.auxiliary and "aux_mask_logits" in outputs:
             losses["aux_mask"] = self.loss.auxiliary * self._loss(outputs["aux_mask_logits"], batch.masks)
+        if self.loss.dice:
+            losses["dice"] = self.loss.dice * dice(outputs["mask_logits"], batch.masks)
         return losses
 
     def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -52,5 +58,5 @@ class Segment:
         probabilities = one.softmax(dim=1) + other.flip(-1).softmax(dim=1)
         return {"mask_logits": (probabilities / 2).log()}
 
-    def metric(self) -> ConfusionMatrix:
-        return ConfusionMatrix(self.labels.num_classes)
+    def metric(self) -> MaskMetric:
+        return MaskMetric(self.labels.num_classes)
