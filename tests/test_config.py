@@ -12,12 +12,14 @@ from veduta.config import (
     Data,
     Optim,
     Recipe,
+    differing_fields,
     field_paths,
     nearest,
     read_recipe,
     recipe_from_json,
     recipe_to_json,
     set_fields,
+    with_roots,
 )
 from veduta.data import DATASETS, GENERATED
 from veduta.models import MODELS
@@ -73,7 +75,7 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         RECIPE.steps = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("path", field_paths())
+@pytest.mark.parametrize("path", [p for p in field_paths() if p != "then"])
 def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
     value = another_value(path)
     of_images = path.split(".")[-1] in ("pipeline", "area", "crop_by", "policy", "policy_first", "lighting")
@@ -81,6 +83,8 @@ def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
     recipe = RECIPE
     if of_images:
         recipe = replace(RECIPE, task="classify", data=replace(RECIPE.data, augment=augment))
+    if path == "loss_scale":
+        recipe = replace(RECIPE, precision="fp16")
     changed = set_fields(recipe, [f"{path}={value if isinstance(value, str) else json.dumps(value)}"])
     assert value_at(changed, path) == value
     differing = [p for p in field_paths() if value_at(changed, p) != value_at(recipe, p)]
@@ -88,7 +92,9 @@ def test_every_field_can_be_set_and_nothing_else_changes(path: str) -> None:
     assert recipe_from_json(recipe_to_json(changed), source="recipe.json") == changed
 
 
-@pytest.mark.parametrize("path", [p for p in field_paths() if p not in ("model_options", "optim.lr_multipliers")])
+@pytest.mark.parametrize(
+    "path", [p for p in field_paths() if p not in ("model_options", "optim.lr_multipliers", "then")]
+)
 def test_every_field_refuses_a_value_of_another_type_by_name(path: str) -> None:
     with pytest.raises(ValueError, match=rf"^--set {path}=.*: {path}: Input should be .*got \{{'no': 1\}}"):
         set_fields(RECIPE, [f'{path}={{"no": 1}}'])
@@ -226,14 +232,14 @@ def test_a_value_out_of_bounds_is_said_once() -> None:
     ],
 )
 def test_a_field_that_the_pipeline_would_ignore_is_refused(assignment: str, message: str) -> None:
-    recipe = set_fields(find_recipe("demo"), ['data.augment={"pipeline":"deeplab"}'])
+    recipe = set_fields(find_recipe("camvid-cpu"), ['data.augment={"pipeline":"deeplab"}'])
     with pytest.raises(ValueError, match=message):
         set_fields(recipe, [assignment])
 
 
 def test_blitznets_squares_need_a_square_crop() -> None:
-    with pytest.raises(ValueError, match=r"pipeline blitznet makes squares, got crop_size \(161, 193\)"):
-        set_fields(find_recipe("demo"), ['data.augment={"pipeline":"blitznet"}'])
+    with pytest.raises(ValueError, match=r"pipeline blitznet makes squares, got crop_size \(161, 225\)"):
+        set_fields(find_recipe("camvid-cpu"), ['data.augment={"pipeline":"blitznet"}'])
 
 
 def test_fields_that_only_go_together_may_be_set_in_any_order() -> None:
@@ -252,6 +258,28 @@ def test_a_pipeline_that_drops_what_the_task_needs_is_refused() -> None:
         ValueError, match="pipeline imagenet keeps neither masks nor boxes; it is not for task 'segment'"
     ):
         set_fields(RECIPE, ['data.augment={"pipeline":"imagenet"}'])
+
+
+def test_the_fields_of_a_next_stage_are_set_by_its_name() -> None:
+    recipe = replace(RECIPE, then=replace(RECIPE, name="second"))
+    changed = set_fields(recipe, ["then.optim.lr=0.25", "steps=3"])
+    assert changed.then is not None and changed.then.optim.lr == 0.25 and changed.steps == 3
+    assert differing_fields(changed, recipe) == ["steps", "then.optim.lr"]
+    assert [stage.name for stage in changed.stages] == [RECIPE.name, "second"]
+    assert recipe_from_json(recipe_to_json(changed), source="recipe.json") == changed
+    with pytest.raises(ValueError, match=r"a recipe has no field 'then\.optim\.lrr'\. Did you mean lr"):
+        set_fields(recipe, ["then.optim.lrr=1"])
+    with pytest.raises(ValueError, match="A field without parts stands before it"):
+        set_fields(RECIPE, ["then.steps=1"])
+
+
+def test_folders_of_data_go_to_the_stages_in_their_order(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, then=replace(RECIPE, name="second"))
+    roots = [tmp_path / "sbd", tmp_path / "voc"]
+    assert [stage.data.root for stage in with_roots(recipe, roots).stages] == [str(root) for root in roots]
+    assert {stage.data.root for stage in with_roots(recipe, roots[:1]).stages} == {str(roots[0])}
+    with pytest.raises(ValueError, match=r"--data is given 3 times; .* has 2 stages"):
+        with_roots(recipe, [*roots, tmp_path])
 
 
 def test_parts_with_names_of_their_own_are_set_one_by_one() -> None:

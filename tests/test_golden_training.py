@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from veduta.config import Optim
 from veduta.engine.optim import build_optimizer
-from veduta.engine.train import set_training_mode
+from veduta.engine.step import set_training_mode
 from veduta.legacy.build import import_arrays
 from veduta.models.resnest import ResNeStClassifier, Variant
 from veduta.tasks.losses import Mixup, cross_entropy, soft_cross_entropy

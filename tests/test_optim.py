@@ -198,7 +198,7 @@ def test_the_average_of_a_constant_model_is_the_model() -> None:
     model = small_model()
     average = MovingAverage(model, 0.9)
     for _ in range(50):
-        average.update(model)
+        average.update()
     for name, value in average.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
 
@@ -208,11 +208,11 @@ def test_the_average_follows_with_its_decay_once_the_start_is_forgotten() -> Non
     nn.init.constant_(model.weight, 0)
     average = MovingAverage(model, 0.9)
     for _ in range(200):
-        average.update(model)
+        average.update()
     nn.init.constant_(model.weight, 1)
-    average.update(model)
+    average.update()
     assert average.model.get_parameter("weight").item() == pytest.approx(0.1)
-    average.update(model)
+    average.update()
     assert average.model.get_parameter("weight").item() == pytest.approx(0.19)
 
 
@@ -222,7 +222,7 @@ def test_the_random_start_is_soon_forgotten() -> None:
     average = MovingAverage(model, 0.999)
     nn.init.constant_(model.weight, 1)
     for _ in range(60):
-        average.update(model)
+        average.update()
     assert average.model.get_parameter("weight").item() == pytest.approx(1, abs=0.01)
 
 
@@ -231,7 +231,7 @@ def test_the_average_has_running_statistics_and_counters_and_leaves_the_model_al
     average = MovingAverage(model, 0.9)
     model[0:2](torch.rand(2, 3, 5, 5))  # type: ignore[index]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    average.update(model)
+    average.update()
     found = average.model.state_dict()
     assert found["1.num_batches_tracked"] == 1
     assert (found["1.running_mean"] != 0).all()

@@ -14,7 +14,9 @@ from writers import coco, imagenet
 from veduta.backends import open_model
 from veduta.checkpoint import load_model
 from veduta.config import Augment, Data, Loss, Optim, Recipe, read_recipe
+from veduta.engine.checkpoints import newest_checkpoint, read_checkpoint
 from veduta.engine.progress import ProgressLine
+from veduta.engine.schedules import learning_rate
 from veduta.engine.train import train
 
 
@@ -33,8 +35,13 @@ def small_recipe(root: Path, *, steps: int = 3, workers: int = 0, lr: float = 0.
 
 def run(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
     train(recipe, out, ProgressLine())
-    weights, _ = load_model(out / "checkpoints" / "last.safetensors")
-    return weights
+    return last_weights(out)
+
+
+def last_weights(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = newest_checkpoint(run / "checkpoints", lambda line: None)
+    assert checkpoint is not None
+    return checkpoint.model
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_with_0_and_2_workers(tmp_path: Path) -> None:
@@ -77,7 +84,7 @@ def test_training_learns_dark_from_bright(tmp_path: Path) -> None:
     (tmp_path / "data" / "classes.csv").write_text("index,name,r,g,b\n0,dark,0,0,0\n1,bright,255,255,255\n")
     evaluation = train(small_recipe(tmp_path / "data", steps=40, lr=0.01), tmp_path / "run", ProgressLine())
     assert evaluation.proved
-    assert evaluation.scores.mean_iou > 0.7
+    assert evaluation.scores.overall["mean_iou"] > 0.7
 
 
 def test_a_bad_mask_stops_the_run_before_its_folder_is_made(tmp_path: Path) -> None:
@@ -110,7 +117,7 @@ def test_init_takes_weights_by_name_and_shape_and_says_what_is_missing(tmp_path:
     frozen = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, lr=1e-12, ema_decay=0.0))
     start = run(recipe, tmp_path / "third")
     train(frozen, tmp_path / "fourth", ProgressLine(), init=tmp_path / "third")
-    weights, _ = load_model(tmp_path / "fourth" / "checkpoints" / "last.safetensors")
+    weights = last_weights(tmp_path / "fourth")
     name = next(name for name, tensor in start.items() if tensor.ndim == 4)
     torch.testing.assert_close(weights[name], start[name])
 
@@ -121,7 +128,7 @@ def test_frozen_statistics_are_used_and_kept_while_scale_and_shift_train(tmp_pat
     start = run(recipe, tmp_path / "start")
     frozen = dataclasses.replace(recipe, frozen_statistics=True)
     train(frozen, tmp_path / "frozen", ProgressLine(), init=tmp_path / "start")
-    after, _ = load_model(tmp_path / "frozen" / "checkpoints" / "last.safetensors")
+    after = last_weights(tmp_path / "frozen")
     statistics = {name for name in start if "running" in name or "num_batches" in name}
     changed = {name for name in start if not torch.equal(start[name], after[name])}
     assert statistics and not statistics & changed
@@ -135,7 +142,7 @@ def test_a_rate_multiplied_by_0_leaves_its_parameters_as_they_were(tmp_path: Pat
     start = run(recipe, tmp_path / "start")
     optim = dataclasses.replace(recipe.optim, lr_multipliers={"backbone": 0, "head": 2})
     train(dataclasses.replace(recipe, optim=optim), tmp_path / "run", ProgressLine(), init=tmp_path / "start")
-    after, _ = load_model(tmp_path / "run" / "checkpoints" / "last.safetensors")
+    after = last_weights(tmp_path / "run")
     kept = {name for name in start if name.endswith((".weight", ".bias")) and torch.equal(start[name], after[name])}
     assert kept == {name for name in start if name.startswith("backbone.") and name.endswith((".weight", ".bias"))}
 
@@ -191,8 +198,10 @@ def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe, validate_every=3)  # a row of the log is due every second step
     with pytest.raises(FloatingPointError, match="The checkpoints before it are intact"):
         train(recipe, tmp_path / "run", ProgressLine())
-    for path in (tmp_path / "run" / "checkpoints").iterdir():
-        assert all(torch.isfinite(tensor).all() for tensor in load_model(path)[0].values()), path.name
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(path).model.values()), path.name
+    best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    assert not best.exists() or all(torch.isfinite(tensor).all() for tensor in load_model(best)[0].values())
 
 
 def test_replaced_samples_are_counted_over_the_whole_run(tmp_path: Path) -> None:
@@ -204,3 +213,26 @@ def test_replaced_samples_are_counted_over_the_whole_run(tmp_path: Path) -> None
     train(recipe, tmp_path / "run", ProgressLine())
     content = json.loads((tmp_path / "run" / "unreadable.json").read_text())
     assert content["replaced"] == 4 and len(content["reasons"]) == 1
+
+
+def test_a_batch_that_can_never_fit_is_refused_before_the_work(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"))
+    data = dataclasses.replace(recipe.data, batch_size=100_000, crop_size=(2049, 2049))
+    with pytest.raises(ValueError, match=r"100000 images of 2049x2049 takes at least .* GiB.*Lower data\.batch_size"):
+        train(dataclasses.replace(recipe, data=data), tmp_path / "run", ProgressLine())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_task_is_refused_before_any_data_is_opened(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(small_recipe(tmp_path / "nowhere"), model="resnest_tiny")
+    with pytest.raises(ValueError, match="model 'resnest_tiny' gives class_logits; task 'segment' reads mask_logits"):
+        train(recipe, tmp_path / "run", ProgressLine())
+
+
+def test_a_row_of_the_log_has_the_loss_of_its_step_and_the_rate_that_it_used(tmp_path: Path) -> None:
+    recipe = small_recipe(write_folder(tmp_path / "data"), steps=4)
+    train(recipe, tmp_path / "run", ProgressLine())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert rates == pytest.approx([learning_rate(recipe.optim, step, 4) for step in range(4)])
+    assert [row["epoch"] for row in rows if "lr" in row] == pytest.approx([2 / 3, 4 / 3, 2, 8 / 3], abs=1e-3)

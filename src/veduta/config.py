@@ -7,7 +7,7 @@ Units: steps are optimizer steps, sizes are pixels (height, width), probabilitie
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -133,9 +133,8 @@ class Optim:
     # PyTorch-Encoding: heads x10; DeepLab: the classifier's bias x2; RefineNet: backbone x0.1, in MindSpore eight
     # convolutions x0
     lr_multipliers: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    ema_decay: float = Field(
-        default=0.0, ge=0, lt=1
-    )  # moving average of the weights, which is then what is saved; 0: none
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)  # moving average of the weights, which is then scored; 0: none
+    clip_norm: float = Field(default=0.0, ge=0)  # largest norm of all gradients together; 0: any
 
     @model_validator(mode="after")
     def _meaningful(self) -> "Optim":
@@ -156,6 +155,7 @@ class Loss:
     divided_by: Literal["pixels", "weights"] = "weights"
     hardest: float = Field(default=1.0, gt=0, le=1)  # share of all pixels that count (DeepLab: top_k_percent_pixels)
     auxiliary: float = Field(default=0.0, ge=0)  # weight of the auxiliary head's loss, where the model has one
+    dice: float = Field(default=0.0, ge=0)  # weight of a soft Dice loss beside the cross-entropy of the mask
     # Images. Part of the target that goes to all classes alike (PyTorch and Gluon ResNeSt), or to all the others
     # (MindSpore); Szegedy 2016, https://arxiv.org/abs/1512.00567, sec. 7
     smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -164,6 +164,14 @@ class Loss:
     # one of the two per batch
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Keep:
+    """Which checkpoints are written and stay. A validation writes one, too; the newest two and the best always stay."""
+
+    every: int = Field(default=0, ge=0)  # steps from one checkpoint to the next; 0: only with validations
+    multiples: int = Field(default=0, ge=0)  # those at multiples of so many steps stay, for a sweep; 0: none
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -184,8 +192,15 @@ class Recipe:
     # BatchNorm uses its running statistics and leaves them alone; scale and shift train (DeepLab's
     # fine_tune_batch_norm=False, RefineNet)
     frozen_statistics: bool = False
+    sync_batch_norm: bool = False  # BatchNorm takes its statistics over the batches of all processes
+    accumulate: int = Field(default=1, ge=1)  # batches per step and process, each with a loss of its own
+    loss_scale: float = Field(default=0.0, ge=0)  # fp16: fixed; 0: found while training
+    compile: bool = False  # torch.compile: some minutes at the start, faster steps on accelerators
+    not_finite: Literal["stop", "skip"] = "stop"  # a loss or gradient that is no number: end, or leave the step out
     flip_test: bool = False  # predictions are averaged with those of the mirrored image: slower and better
     validate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
+    keep: Keep = Keep()
+    then: "Recipe | None" = None  # the next stage, which starts from the best weights of this one
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
@@ -193,7 +208,14 @@ class Recipe:
             raise ValueError("flip_test averages classes and masks; boxes of a mirrored image have no such average")
         if self.data.augment.pipeline == "imagenet" and self.task != "classify":
             raise ValueError(f"pipeline imagenet keeps neither masks nor boxes; it is not for task '{self.task}'")
+        if self.loss_scale and self.precision != "fp16":
+            raise ValueError(f"loss_scale is for precision fp16; the precision is {self.precision}")
         return self
+
+    @property
+    def stages(self) -> "tuple[Recipe, ...]":
+        """This recipe and those after it, each without the next."""
+        return (dataclasses.replace(self, then=None), *(self.then.stages if self.then else ()))
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -299,6 +321,35 @@ def field_paths(part: type = Recipe, prefix: str = "") -> list[str]:
         else:
             paths.append(prefix + field.name)
     return paths
+
+
+def differing_fields(one: Recipe, other: Recipe) -> list[str]:
+    """Dotted paths of the fields in which two recipes differ."""
+    return _differing(_ADAPTER.dump_python(one), _ADAPTER.dump_python(other), "")
+
+
+def with_roots(recipe: Recipe, roots: Sequence[Path]) -> Recipe:
+    """The recipe on data in these folders: one for each stage, or one for all. Raises ValueError otherwise."""
+    count = len(recipe.stages)
+    if len(roots) not in (0, 1, count):
+        raise ValueError(
+            f"--data is given {len(roots)} times; {recipe.name} has {count} stages. Give it once for each."
+        )
+    return _rooted(recipe, [*roots] * (count if len(roots) == 1 else 1))
+
+
+def _rooted(recipe: Recipe, roots: Sequence[Path]) -> Recipe:
+    if not roots:
+        return recipe
+    data = dataclasses.replace(recipe.data, root=str(roots[0].resolve()))
+    return dataclasses.replace(recipe, data=data, then=recipe.then and _rooted(recipe.then, roots[1:]))
+
+
+def _differing(one: Any, other: Any, path: str) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = dict.fromkeys([*one, *other])
+        return [p for n in names for p in _differing(one.get(n), other.get(n), f"{path}.{n}" if path else n)]
+    return [] if one == other else [path]
 
 
 def _validate(values: Any) -> Recipe:

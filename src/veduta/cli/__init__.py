@@ -1,6 +1,7 @@
 """The command line: each verb imports late and calls one function. Exit 0: done, 1: failed, 2: misused."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from veduta.cli import data
+from veduta.cli import data, runs
 from veduta.cli.errors import FAILED, errors_for_people, stop
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
+app.add_typer(runs.app)
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set.")]
 SetOption = Annotated[list[str], typer.Option("--set", help="Change a recipe field: optim.lr=0.02. Repeatable.")]
@@ -29,28 +31,41 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, npu or
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A name from `veduta list`, or the path of a recipe.json.")],
-    out: Annotated[Path, typer.Option(help="The run folder to make; must not exist.")],
-    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="The run folder to make; must not exist, but with --resume.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Folder of the data set; once for each stage where they differ.")
+    ] = [],  # noqa: B006
     set_: SetOption = [],  # noqa: B006
-    init: Annotated[Path | None, typer.Option(help="Start from the weights of a run or .safetensors file.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from the weights of a run or model file; heads by class name.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run in --out was stopped; start it where there is none.")
+    ] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write its event files, too.")] = False,
 ) -> None:
     """Train a recipe into a run folder."""
     with errors_for_people():
-        from veduta.config import set_fields
+        from veduta.config import set_fields, with_roots
         from veduta.recipes import find_recipe
 
-        chosen = set_fields(find_recipe(recipe), set_)
-        if data is not None:
-            chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, root=str(data.resolve())))
+        chosen = with_roots(set_fields(find_recipe(recipe), set_), data)
+        if devices > 1 and "WORLD_SIZE" not in os.environ:
+            from veduta.engine.launch import launch
+
+            raise typer.Exit(launch([sys.executable, "-m", "veduta.cli", *sys.argv[1:]], devices))
 
         from veduta.engine.progress import ProgressLine
-        from veduta.engine.train import train as run
+        from veduta.engine.stages import train_stages
         from veduta.report.page import write_report
 
-        evaluation = run(chosen, out, ProgressLine(), init=init)
-        write_report(evaluation, out / "report.html", run=out)
-        print(evaluation.headline())
-        print(f"open {out / 'report.html'}")
+        line = ProgressLine()
+        for folder, evaluation in train_stages(chosen, out, line, init=init, resume=resume, tensorboard=tensorboard):
+            if evaluation is not None and os.environ.get("RANK", "0") == "0":
+                write_report(evaluation, folder / "report.html", run=folder)
+                print(evaluation.headline())
+                print(f"open {folder / 'report.html'}")
 
 
 @app.command()
@@ -71,7 +86,6 @@ def evaluate(
         from veduta.backends import open_model
         from veduta.config import set_fields
         from veduta.data import open_dataset
-        from veduta.engine.evaluate import check_scored
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
@@ -85,7 +99,6 @@ def evaluate(
         backend = open_model(model, device=device)
         backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
         predictor = Predictor(backend)
-        check_scored(predictor.task, backend.info.recipe.task)
         settings = backend.info.recipe.data
         if data is not None:
             settings = dataclasses.replace(settings, root=str(data))
@@ -210,7 +223,8 @@ def list_(
 def _list_recipes() -> list[str]:
     from veduta.recipes import RECIPES
 
-    return [f"{name:16} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
+    width = max(map(len, RECIPES))
+    return [f"{name:{width}} {(recipe.__doc__ or '').splitlines()[0]}" for name, recipe in RECIPES.items()]
 
 
 def _list_data() -> list[str]:

@@ -1,11 +1,14 @@
 """How commands end: exit codes, and a user's mistake as one message."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
+
+from veduta.errors import RunStopped
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -15,8 +18,10 @@ def errors_for_people() -> Iterator[None]:
     """A user's mistake is one message on stderr and an exit code, never a traceback."""
     try:
         yield
+    except RunStopped as error:
+        stop(str(error), error.exit_code)
     except FloatingPointError as error:
-        stop(str(error), FAILED)
+        stop(str(error) if os.environ.get("RANK", "0") == "0" else "", FAILED)  # all ranks know it, one says it
     except (ValueError, OSError) as error:
         stop(str(error), MISUSED)
     except RuntimeError as error:
@@ -30,5 +35,6 @@ def errors_for_people() -> Iterator[None]:
 
 
 def stop(message: str, code: int) -> NoReturn:
-    print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)
+    if message:
+        print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)
     raise typer.Exit(code)

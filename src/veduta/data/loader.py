@@ -6,6 +6,7 @@ the batches are the same bit for bit with any number of workers.
 
 import contextlib
 import queue
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -95,14 +96,22 @@ class DrawBatches:
     """`steps` lists of `batch_size` draws. Each epoch is a new order of all samples; a batch may span two epochs.
 
     With several ranks, each takes its part of a batch of world_size * batch_size: together they see every sample once
-    in an epoch, and what one rank with that larger batch would have seen.
+    in an epoch, and what one rank with that larger batch would have seen. first: samples drawn before, of all ranks.
     """
 
     def __init__(
-        self, num_samples: int, batch_size: int, steps: int, *, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        num_samples: int,
+        batch_size: int,
+        steps: int,
+        *,
+        seed: int,
+        first: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.num_samples, self.batch_size, self.steps, self.seed = num_samples, batch_size, steps, seed
-        self.rank, self.world_size = rank, world_size
+        self.first, self.rank, self.world_size = first, rank, world_size
 
     def __len__(self) -> int:
         return self.steps
@@ -110,7 +119,7 @@ class DrawBatches:
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(self.steps):
-            first = (step * self.world_size + self.rank) * self.batch_size
+            first = self.first + (step * self.world_size + self.rank) * self.batch_size
             draws: list[Draw] = []
             for position in range(first, first + self.batch_size):
                 if position // self.num_samples != epoch:
@@ -164,6 +173,8 @@ def _unreadable(reasons: tuple[str, ...]) -> str:
 
 def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one thread per worker: workers must not fight over the cores
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the run has steps to finish and save
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _received_ahead(fed: Iterator[Fed]) -> Iterator[Fed]:
@@ -202,7 +213,7 @@ def _received_ahead(fed: Iterator[Fed]) -> Iterator[Fed]:
 
 
 class TrainLoader:
-    """Endless epochs cut into exactly `steps` batches, a bounded number of them made ahead.
+    """Endless epochs cut into exactly `steps` batches, a bounded number of them made ahead; see `DrawBatches`.
 
     unreadable: how many samples could not be read and were replaced so far, by reason.
     """
@@ -215,10 +226,13 @@ class TrainLoader:
         steps: int,
         seed: int,
         pin_memory: bool,
+        first: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        draws = DrawBatches(len(dataset), data.batch_size, steps, seed=seed, rank=rank, world_size=world_size)
+        draws = DrawBatches(
+            len(dataset), data.batch_size, steps, seed=seed, first=first, rank=rank, world_size=world_size
+        )
         self.unreadable: dict[str, int] = {}
         self._loader: DataLoader[Fed] = DataLoader(
             AugmentedSamples(dataset, data, seed=seed),  # type: ignore[arg-type]

@@ -120,17 +120,16 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay, self.step = decay, 0
+        # The tensors themselves: they are changed in place, never replaced.
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
+        """Take in the model's present tensors."""
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
-        averages: list[Tensor] = []
-        values: list[Tensor] = []
-        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if value.is_floating_point():
-                averages.append(average)
-                values.append(value)
-            else:
-                average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        torch._foreach_lerp_([mine for mine, _ in self.averaged], [its for _, its in self.averaged], 1 - decay)
+        for mine, its in self.copied:
+            mine.copy_(its)

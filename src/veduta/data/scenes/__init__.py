@@ -17,6 +17,7 @@ from veduta.data.scenes.street import Street, plan_things
 from veduta.labels import LabelMap
 
 SEED = 1724
+DIFFICULT = 100  # square pixels up to which a box is difficult, so that no score asks for it
 SPLITS = {"train": 240, "val": 40, "test": 40}  # images; the order numbers the splits
 
 
@@ -45,7 +46,16 @@ class Scenes(Dataset[Sample]):
         canvas = paint_scene(rng, self.scene_classes[scene_class])
         image, (mask, boxes, box_classes) = read_image(canvas, rng), read_owners(canvas)
         name = f"scene-{self.split}-{i:04d}"
-        return Sample(image, name, mask=mask, boxes=boxes, box_classes=box_classes, scene_class=scene_class)
+        difficult = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) <= DIFFICULT
+        return Sample(
+            image,
+            name,
+            mask=mask,
+            boxes=boxes,
+            box_classes=box_classes,
+            box_difficult=difficult,
+            scene_class=scene_class,
+        )
 
 
 def paint_scene(rng: np.random.Generator, scene: str) -> Canvas:
