@@ -33,6 +33,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnest50_fast_2s2x40d": resnest.resnest50_fast_2s2x40d_classifier,
     "resnest50_fast_4s2x40d": resnest.resnest50_fast_4s2x40d_classifier,
     "resnest50_fast_1s4x24d": resnest.resnest50_fast_1s4x24d_classifier,
+    "resnest_tiny": resnest.resnest_tiny_classifier,
     "mobilenet_v2": mobilenet_v2.MobileNetV2Classifier,
     # images -> mask_logits
     "deeplabv3_resnest50": deeplab.deeplabv3_resnest50,
@@ -59,6 +60,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "blitznet300": blitznet.blitznet300,
     "blitznet512": blitznet.blitznet512,
     "blitznet300_timm": blitznet.blitznet300_timm,
+    "blitznet_small": blitznet.blitznet_small,
     "blitznet_tiny": blitznet.blitznet_tiny,
 }
 

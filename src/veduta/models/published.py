@@ -43,6 +43,7 @@ PUBLISHED = {
     "resnest50_fast_2s2x40d": Published(1000, 224, 26_943_792, 4.3656, "80.61 top-1", RESNEST),
     "resnest50_fast_4s2x40d": Published(1000, 224, 30_417_592, 4.3691, "81.14 top-1", RESNEST),
     "resnest50_fast_1s4x24d": Published(1000, 224, 25_677_000, 4.3998, "80.99 top-1", RESNEST),
+    "resnest_tiny": Published(10, 32, 983_850, 0.0186),
     "mobilenet_v2": Published(1000, 224, 3_504_872, 0.3008, "71.88 top-1", TORCHVISION),
     "deeplabv3_resnest50": Published(
         19,
@@ -79,5 +80,6 @@ PUBLISHED = {
         21, 300, 59_379_951, 15.9810, "80.0 mAP and 72.8 mIoU, VOC 2012 val", "paper, as quoted by the Ascend port"
     ),
     "blitznet512": Published(21, 512, 68_534_511, 27.2208),
+    "blitznet_small": Published(21, 128, 1_184_387, 0.1209),
     "blitznet_tiny": Published(21, 128, 262_651, 0.1623),
 }

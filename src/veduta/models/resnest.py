@@ -20,7 +20,6 @@ from veduta.models.layers import (
     plan_stages,
 )
 
-WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
 
 
@@ -34,6 +33,8 @@ class Variant:
     cardinality: int = 1
     base_width: int = 64  # channels of one cardinal group in stage 1
     pool_first: bool = False  # a strided block pools before its 3x3 convolution ("fast"), not after
+    widths: Sequence[int] = (64, 128, 256, 512)  # of the stages; their blocks give EXPANSION times as many channels
+    stem_pool: bool = True  # without it every map is twice as fine: for images of 32 pixels
 
 
 class SplitAttention(nn.Module):
@@ -111,21 +112,22 @@ class Bottleneck(nn.Module):
 class ResNeSt(Backbone):
     """Deep stem and four stages of split-attention blocks.
 
-    Shape: normalised (N, 3, H, W) -> four maps, finest first, strides 4, 8, 16, 32, none coarser than `output_stride`.
+    Shape: normalised (N, 3, H, W) -> four maps, finest first, strides 4, 8, 16, 32, none coarser than `output_stride`;
+    without the stem's pool 2, 4, 8, 16.
     """
 
     def __init__(self, variant: Variant, *, output_stride: int = 32) -> None:
         super().__init__()
         stem_width = variant.stem_width
-        self.out_channels = tuple(width * EXPANSION for width in WIDTHS)
+        self.out_channels = tuple(width * EXPANSION for width in variant.widths)
         self.conv1 = nn.Sequential(
             *conv_bn_relu(3, stem_width, 3, stride=2),
             *conv_bn_relu(stem_width, stem_width, 3),
             nn.Conv2d(stem_width, 2 * stem_width, 3, padding=1, bias=False),
         )
         self.bn1 = nn.BatchNorm2d(2 * stem_width)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        stages = plan_stages((1, 2, 2, 2), stem_stride=4, output_stride=output_stride)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if variant.stem_pool else nn.Identity()
+        stages = plan_stages((1, 2, 2, 2), stem_stride=4 if variant.stem_pool else 2, output_stride=output_stride)
         in_channels = (2 * stem_width, *self.out_channels[:-1])
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _stage(variant, i, in_channels[i], stage) for i, stage in enumerate(stages)
@@ -142,7 +144,7 @@ class ResNeSt(Backbone):
 
 
 def _stage(variant: Variant, index: int, in_channels: int, stage: Stage) -> nn.Sequential:
-    width = WIDTHS[index]
+    width = variant.widths[index]
     pool_stride = None if index == 0 else stage.stride  # stage 1 follows the stem's pool and has none of its own
     first = Bottleneck(in_channels, width, variant, dilation=stage.first_dilation, pool_stride=pool_stride)
     others = (
@@ -190,3 +192,8 @@ resnest50_fast_1s2x40d, resnest50_fast_1s2x40d_classifier = _fast(1, 2, 40)
 resnest50_fast_2s2x40d, resnest50_fast_2s2x40d_classifier = _fast(2, 2, 40)
 resnest50_fast_4s2x40d, resnest50_fast_4s2x40d_classifier = _fast(4, 2, 40)
 resnest50_fast_1s4x24d, resnest50_fast_1s4x24d_classifier = _fast(1, 4, 24)
+
+# For images of some 32 pixels, from scratch on a few CPU cores.
+resnest_tiny_classifier = partial(
+    ResNeStClassifier, Variant((2, 2, 2, 2), widths=(16, 32, 64, 128), stem_pool=False, pool_first=True)
+)
