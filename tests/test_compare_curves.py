@@ -34,12 +34,11 @@ def write_run(
         ProgressLine(),
         steps=len(losses),
         batch_size=8,
-        samples=samples,
         scores=("mean_iou",),
     )
     for step in range(every, len(losses) + 1, every):
         parts = [{"boxes": 0.75 * loss, "mask": 0.25 * loss} for loss in losses[step - every : step]]
-        log.training(step, parts, lr=lr, seconds=1.0, waited=0.0, device=torch.device("cpu"))
+        log.training(step, parts, epoch=step * 8 / samples, lr=lr, seconds=1.0, waited=0.0, device=torch.device("cpu"))
     log.validation(len(losses), {"mean_iou": 0.5 + losses[-1]})
     return folder
 
@@ -88,7 +87,7 @@ def test_what_a_port_changes_is_told_and_everything_else_is_a_warning(tmp_path: 
     another = dataclasses.replace(ported, optim=dataclasses.replace(ported.optim, lr=0.1, lr_multipliers={"head": 2.0}))
     found = compare_curves(first, write_run(tmp_path / "c", CURVE, recipe=another, samples=50, lr=0.2))
     assert found.warnings[:2] == (
-        "another recipe, optim.lr: 0.005 -> 0.1",
+        f"another recipe, optim.lr: {demo().optim.lr} -> 0.1",
         "another recipe, optim.lr_multipliers.head: - -> 2.0",
     )
     assert "step 40 is epoch 3.2 of A and 6.4 of B" in found.warnings[2]

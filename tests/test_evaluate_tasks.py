@@ -248,7 +248,7 @@ def silent(done: int, total: int) -> None:
     pass
 
 
-def test_images_and_failures_come_in_the_order_of_the_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_and_failures_come_in_the_order_of_the_data_set() -> None:
     dataset, predictor = Listed(some_samples("classify", 12)), Predictor(Scripted("classify"))
     shares = [score_share(predictor, dataset, range(rank, 12, 3), batch_size=2, progress=silent) for rank in range(3)]
     first, *others = shares

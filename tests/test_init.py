@@ -141,7 +141,7 @@ def test_a_classifier_is_the_backbone_of_a_network_and_the_other_way_round(tmp_p
     path, state = saved(tmp_path / "b.safetensors", "deeplabv3plus_mobilenet_v2", STREET)
     classifier = built("mobilenet_v2", of_images)
     said = load_init(classifier, recipe_of("mobilenet_v2"), of_images, path)
-    assert said.endswith("; from scratch: features, classifier")
+    assert said.endswith("; from scratch: some of features, classifier")
     assert torch.equal(classifier.get_parameter("features.0.0.weight"), state["backbone.features.0.0.weight"])
 
 
@@ -173,6 +173,16 @@ def test_halves_become_floats_and_counters_may_be_missing(tmp_path: Path) -> Non
         ("resnet18", "resnest14", r"only \d+ of the model's \d+ tensors .* The model wants, for one, conv1\.0\.weight"),
         ("deeplabv3plus_tiny", "refinenet_tiny", r"only \d+ of the model's \d+ tensors"),
         ("resnet34", "resnet18", "a deeper one: .* no place here; for one, layer"),
+        ("resnet18", "resnet34", "a shallower one: .* not in it by name and shape; for one, layer1.2"),
+        ("resnet50", "resnet101", "a shallower one: 255 tensors .* for one, layer3.6"),
+        pytest.param(
+            *(
+                "refinenet_resnet50",
+                "refinenet_resnet101",
+                "a shallower one: 255 tensors .* for one, backbone.layer3.6",
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_another_network_is_refused_and_left_alone(tmp_path: Path, theirs: str, ours: str, words: str) -> None:

@@ -35,12 +35,12 @@ class Lines(ProgressLine):
 
 
 def make_log(folder: Path | None, *, steps: int = 20, **options: Any) -> RunLog:
-    return RunLog(folder, Lines(), steps=steps, batch_size=4, samples=10, scores=SCORES, **options)
+    return RunLog(folder, Lines(), steps=steps, batch_size=4, scores=SCORES, **options)
 
 
 def add_step(log: RunLog, step: int, *parts: dict[str, float], seconds: float = 0.5) -> None:
     losses = list(parts) or [{"boxes": 2.0 / step, "mask": 1.0 / step}]
-    log.training(step, losses, lr=0.1, seconds=seconds, waited=0.1, device=CPU)
+    log.training(step, losses, epoch=step * 4 / 10, lr=0.1, seconds=seconds, waited=0.1, device=CPU)
 
 
 def last_shown(log: RunLog) -> str:

@@ -83,6 +83,17 @@ def test_boxes_are_tight_around_pixels_of_their_class(samples: list[Sample]) -> 
             assert inside.sum() >= 12 and all(side.any() for side in sides), s.name
 
 
+def test_boxes_of_up_to_100_square_pixels_are_difficult(samples: list[Sample]) -> None:
+    found = []
+    for s in samples:
+        assert s.boxes is not None and s.box_difficult is not None
+        assert s.box_difficult.dtype == np.bool_
+        areas = (s.boxes[:, 2] - s.boxes[:, 0]) * (s.boxes[:, 3] - s.boxes[:, 1])
+        np.testing.assert_array_equal(s.box_difficult, areas <= 100)
+        found += s.box_difficult.tolist()
+    assert {*found} == {False, True}
+
+
 def test_every_pixel_of_a_countable_class_lies_in_a_box_of_it(samples: list[Sample]) -> None:
     for s in samples:
         mask, boxes, box_classes = known(s)

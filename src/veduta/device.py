@@ -90,11 +90,6 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
 
-def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Loss scaling for fp16, whose small gradients would vanish; a no-op for the other precisions."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-
 def check_precision(device: torch.device, precision: str) -> None:
     """Raises ValueError where a device cannot train in a precision."""
     if precision == "fp16" and device.type == "cpu":
@@ -117,6 +112,16 @@ def keep_freed_memory() -> None:
             trim_threshold, mmap_threshold, whole_memory = -1, -3, 2**31 - 1
             libc.mallopt(mmap_threshold, whole_memory)
             libc.mallopt(trim_threshold, whole_memory)
+
+
+def pins_memory(device: torch.device) -> bool:
+    """Whether batches come to the device faster from memory that the system may not move."""
+    return device.type in ("cuda", "npu")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation on a device or a CPU failed."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def has_fused_optimizers(device: torch.device) -> bool:
@@ -148,7 +153,12 @@ def describe() -> dict[str, str]:
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on the device, or that this process may still take on a CPU."""
     if device.type in ("cuda", "npu"):
-        return int(torch.get_device_module(device).mem_get_info(device)[0])
+        module = torch.get_device_module(device)
+        kept = module.memory_reserved(device) - module.memory_allocated(device)  # freed, and held for the next tensors
+        return int(module.mem_get_info(device)[0]) + int(kept)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # see keep_freed_memory
     pages, page = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = pages * page
     with contextlib.suppress(OSError):  # Linux only, and more exact: what files occupy can be had as well

@@ -7,7 +7,7 @@ others: every rank makes the same calls in the same order, or they wait for each
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -137,6 +137,13 @@ def stacked_over_ranks(values: Tensor) -> Tensor:
     stacked = values.new_zeros((world_size(), *values.shape))
     stacked[rank()] = values.detach()
     return sum_over_ranks(stacked)  # every backend sums; not every one gathers
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Every rank's tensors become those of rank 0, in place."""
+    if _in_company():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def gathered(value: T) -> list[T]:

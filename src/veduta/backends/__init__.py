@@ -1,5 +1,6 @@
 """Backends: any model file opens the same way, with the ModelInfo that travelled inside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,13 +27,16 @@ BACKENDS = {
 }
 
 
-def open_model(path: Path, *, device: str = "auto") -> Backend:
-    """Open a run folder (its best checkpoint) or a model file. Raises ValueError or FileNotFoundError."""
+def open_model(path: Path, *, device: str = "auto", changes: Sequence[str] = ()) -> Backend:
+    """Open a run folder (its best checkpoint) or a model file. Raises ValueError or FileNotFoundError.
+
+    changes: assignments to fields of its recipe, such as "model_options.output_stride=8".
+    """
     path = find_model(path)
     if path.suffix not in BACKENDS:
         known = ", ".join(BACKENDS)
         raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {known}. {IMPORT_HINT}")
-    return BACKENDS[path.suffix](path, device=device)
+    return BACKENDS[path.suffix](path, device=device, changes=changes)
 
 
 __all__ = ["BACKENDS", "Backend", "TorchBackend", "open_model"]

@@ -1,11 +1,14 @@
 """PyTorch: runs the network that the recipe names, with the weights of a model file."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from veduta.checkpoint import ModelInfo, load_model
+from veduta.config import set_fields
 from veduta.data.sample import to_unit_range
 from veduta.device import autocast, select_device
 from veduta.models import build_loaded
@@ -24,9 +27,10 @@ class TorchBackend:
         return outputs
 
 
-def open_torch(path: Path, *, device: str) -> TorchBackend:
+def open_torch(path: Path, *, device: str, changes: Sequence[str]) -> TorchBackend:
     weights, info = load_model(path)
-    recipe = info.recipe
+    recipe = set_fields(info.recipe, changes)
+    info = dataclasses.replace(info, recipe=recipe)
     try:
         model = build_loaded(recipe.model, info.labels.num_classes, weights, **recipe.model_options)
     except RuntimeError as error:

@@ -51,7 +51,7 @@ def train(
         from veduta.recipes import find_recipe
 
         chosen = with_roots(set_fields(find_recipe(recipe), set_), data)
-        if devices > 1 and "WORLD_SIZE" not in os.environ:
+        if devices > 1 and os.environ.get("WORLD_SIZE", "1") == "1":
             from veduta.engine.launch import launch
 
             raise typer.Exit(launch([sys.executable, "-m", "veduta.cli", *sys.argv[1:]], devices))
@@ -62,7 +62,7 @@ def train(
 
         line = ProgressLine()
         for folder, evaluation in train_stages(chosen, out, line, init=init, resume=resume, tensorboard=tensorboard):
-            if evaluation is not None and os.environ.get("RANK", "0") == "0":
+            if os.environ.get("RANK", "0") == "0":
                 write_report(evaluation, folder / "report.html", run=folder)
                 print(evaluation.headline())
                 print(f"open {folder / 'report.html'}")
@@ -81,10 +81,9 @@ def evaluate(
         bool, typer.Option("--allow-failed", help="Exit 0 although images failed; the headline says how many.")
     ] = False,
 ) -> None:
-    """Score a model on a split: per-class IoU and one headline that proves itself."""
+    """Score a model on a split: a table by class, and one headline that proves itself."""
     with errors_for_people():
         from veduta.backends import open_model
-        from veduta.config import set_fields
         from veduta.data import open_dataset
         from veduta.engine.evaluate import evaluate as run
         from veduta.engine.predictor import Predictor
@@ -96,8 +95,7 @@ def evaluate(
                 check_new_file(target)
         if json is not None and report is not None and json.absolute() == report.absolute():
             raise ValueError(f"--json {json}: the same file as --report. Choose another.")
-        backend = open_model(model, device=device)
-        backend.info = dataclasses.replace(backend.info, recipe=set_fields(backend.info.recipe, set_))
+        backend = open_model(model, device=device, changes=set_)
         predictor = Predictor(backend)
         settings = backend.info.recipe.data
         if data is not None:
@@ -272,7 +270,7 @@ def demo(
         Path | None, typer.Option(help="The run folder to make; default runs/demo, runs/demo-2, ...")
     ] = None,
 ) -> None:
-    """Train a small network on generated street scenes, score it, and show pictures; about a minute, no data needed."""
+    """Train a small network for boxes and masks on generated street scenes, score it, show pictures; no data needed."""
     with errors_for_people():
         from itertools import count
 

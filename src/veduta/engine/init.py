@@ -23,7 +23,7 @@ def load_init(model: nn.Module, recipe: Recipe, labels: LabelMap, init: Path) ->
     tensors that depend on the classes, those of classes with the same name are taken, whatever their place. A file that
     does not say its classes is taken to have them in the same order if it has as many.
     Raises ValueError where neither all of the backbone nor half of all tensors is found, or where the file's backbone
-    is deeper: that is another network. FileNotFoundError: there is no file.
+    is deeper or shallower: that is another network. FileNotFoundError: there is no file.
     """
     path = find_model(init)
     weights, metadata = load_weights(path)
@@ -53,7 +53,7 @@ def load_init(model: nn.Module, recipe: Recipe, labels: LabelMap, init: Path) ->
     elif names is None and not taken.keys().isdisjoint(heads):
         said += "; its classes, which it does not name, in their order"
     model.load_state_dict({**own, **taken})
-    fresh = dict.fromkeys(name.split(".")[0] for name in own if name not in taken and not name.endswith(COUNTER))
+    fresh = _fresh_parts(own, taken)
     return f"{said}; from scratch: {', '.join(fresh)}" if fresh else said
 
 
@@ -117,6 +117,19 @@ def _check_network(
             f"--init {path}: it belongs to another network, a deeper one: {len(beyond)} tensors of its backbone have "
             f"no place here; for one, {beyond[0]} {tuple(weights[beyond[0]].shape)}."
         )
+    begun = {_part(name) for name in backbone if name in taken}
+    lacking = [name for name in backbone if name not in taken and _part(name) in begun]
+    if 10 * len(lacking) > len(backbone):
+        raise ValueError(
+            f"--init {path}: it belongs to another network, a shallower one: {len(lacking)} tensors of the model's "
+            f"backbone are not in it by name and shape; for one, {lacking[0]} {tuple(own[lacking[0]].shape)}."
+        )
+
+
+def _fresh_parts(own: Mapping[str, Tensor], taken: Mapping[str, Tensor]) -> list[str]:
+    begun = {name.split(".")[0] for name in taken}
+    fresh = dict.fromkeys(name.split(".")[0] for name in own if name not in taken and not name.endswith(COUNTER))
+    return [f"some of {part}" if part in begun else part for part in fresh]
 
 
 def _part(name: str) -> str:

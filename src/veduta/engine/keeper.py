@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from veduta.backends import TorchBackend, open_model
+from veduta.backends import Backend, TorchBackend, open_model
 from veduta.checkpoint import ModelInfo, hash_weights, load_model, save_model
 from veduta.data.sample import SampleDataset
 from veduta.engine.checkpoints import save_checkpoint
@@ -19,7 +18,7 @@ from veduta.engine.runlog import RunLog
 from veduta.engine.step import Step
 from veduta.errors import RunStopped
 from veduta.labels import LabelMap
-from veduta.ranks import from_first, rank
+from veduta.ranks import from_first, rank, take_from_first
 from veduta.tasks.evaluation import Evaluation
 
 
@@ -29,7 +28,7 @@ class Keeper:
     def __init__(self, step: Step, labels: LabelMap, dataset: SampleDataset, folder: Path, log: RunLog) -> None:
         self.step, self.labels, self.dataset, self.folder, self.log = step, labels, dataset, folder, log
         self.best: Evaluation | None = None  # of this process's time
-        self.best_score = from_first(self._read_best())
+        self.best_score = from_first(self._read_best() if rank() == 0 else None)
 
     def _read_best(self) -> float | None:
         """The score in best.safetensors; of a run that goes on it is from before."""
@@ -48,12 +47,13 @@ class Keeper:
 
     def save(self, number: int, values: dict[str, Any]) -> None:
         """A checkpoint after step `number`. Raises FloatingPointError where a weight is no number, OSError."""
+        take_from_first(self.step.scored.buffers())  # BatchNorm's statistics are each process's own
         weights = {name: tensor.cpu() for name, tensor in self.step.scored.state_dict().items()}
         broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
         if broken:
             raise FloatingPointError(
-                f"after step {number} {broken[0]} is no number any more. The checkpoints before it are intact. Lower "
-                "optim.lr."
+                f"after step {number} {broken[0]} is no number any more. The checkpoints before it are intact. Start a "
+                "new run with --init and a lower optim.lr."
             )
         if rank() == 0:
             tensors, own = self.step.state()
@@ -69,19 +69,11 @@ class Keeper:
     def validate(self, number: int, caught: Caught) -> None:
         """Score the model after step `number` on the validation split; it becomes best.safetensors if it is."""
         recipe = self.step.recipe
+        take_from_first(self.step.scored.buffers())  # where a run went on, they may differ
         weights = {name: tensor.cpu() for name, tensor in self.step.scored.state_dict().items()}
         info = ModelInfo(recipe=recipe, labels=self.labels, step=number, weights_sha256=hash_weights(weights))
 
-        def progress(done: int, total: int) -> None:
-            self.log.line.count("validating", done, total)
-            if caught.signal:
-                raise RunStopped(
-                    f"stopped in the validation after step {number:,} of {recipe.steps:,}, which is saved. The same "
-                    "command with --resume goes on from there.",
-                    exit_code=caught.exit_code,
-                )
-
-        evaluation = self._evaluate(TorchBackend(self.step.scored, info, self.step.device), progress)
+        evaluation = self._evaluate(TorchBackend(self.step.scored, info, self.step.device), number, caught)
         scores = evaluation.scores.overall
         score = scores[self._chosen_by]
         if self.best_score is None or math.isnan(self.best_score) or score > self.best_score:
@@ -92,14 +84,23 @@ class Keeper:
         self.log.validation(number, dict(scores))
         self.log.draw_curves()
 
-    def best_evaluation(self) -> Evaluation:
+    def best_evaluation(self, caught: Caught) -> Evaluation:
         """The evaluation of best.safetensors; made once more where the best came before a run went on."""
         if self.best is None:
             backend = open_model(self.folder / "best.safetensors", device=str(self.step.device))
-            self.best = self._evaluate(backend, partial(self.log.line.count, "validating the best checkpoint"))
+            self.best = self._evaluate(backend, self.step.recipe.steps, caught)
         return self.best
 
-    def _evaluate(self, backend: Any, progress: Any) -> Evaluation:
+    def _evaluate(self, backend: Backend, number: int, caught: Caught) -> Evaluation:
+        def progress(done: int, total: int) -> None:
+            self.log.line.count("validating", done, total)
+            if caught.signal:
+                raise RunStopped(
+                    f"stopped in the validation after step {number:,} of {self.step.recipe.steps:,}, which is saved. "
+                    "The same command with --resume goes on from there.",
+                    exit_code=caught.exit_code,
+                )
+
         data = self.step.recipe.data
         evaluation = evaluate(
             Predictor(backend),

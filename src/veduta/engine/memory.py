@@ -8,6 +8,7 @@ from torch import Tensor
 
 from veduta.config import Recipe
 from veduta.device import free_memory
+from veduta.engine.optim import build_optimizer
 from veduta.engine.step import set_training_mode
 from veduta.models import build_skeleton
 from veduta.ranks import world_size
@@ -38,6 +39,7 @@ def forecast(recipe: Recipe, num_classes: int) -> StepMemory:
     set_training_mode(model, frozen_statistics=recipe.frozen_statistics)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    groups = build_optimizer(model, recipe.optim, fused=False).param_groups  # freezes what the recipe freezes
     kept: dict[int, int] = {}
     weights = {id(tensor) for tensor in model.parameters()}
 
@@ -55,6 +57,8 @@ def forecast(recipe: Recipe, num_classes: int) -> StepMemory:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             outputs: Any = model(images)
     except ValueError as error:  # torch's word for a BatchNorm behind a pooling to 1x1
+        if batch_size > 1:
+            raise
         raise ValueError(
             f"model '{recipe.model}' cannot learn from one image at a time: a BatchNorm in it sees a single value. Set "
             "data.batch_size to 2 or more, or frozen_statistics=true."
@@ -62,8 +66,10 @@ def forecast(recipe: Recipe, num_classes: int) -> StepMemory:
     del outputs
     activations = sum(kept.values()) * BYTES[recipe.precision] // 4
     parameters = sum(p.numel() for p in model.parameters())
-    copies = 2 + OPTIMIZER_COPIES[recipe.optim.name] + (1 if recipe.optim.ema_decay else 0)  # weights and gradients
-    return StepMemory(activations=activations, weights=4 * parameters * copies)
+    trained = sum(p.numel() for group in groups for p in group["params"])
+    held = parameters * (2 if recipe.optim.ema_decay else 1) + trained * (1 + OPTIMIZER_COPIES[recipe.optim.name])
+    # A compiled network keeps less, nobody knows how much.
+    return StepMemory(activations=0 if recipe.compile else activations, weights=4 * held)
 
 
 def check_memory(recipe: Recipe, num_classes: int, device: torch.device) -> None:

@@ -32,11 +32,22 @@ def build_optimizer(model: nn.Module, optim: Optim, *, fused: bool) -> torch.opt
     ]
     match optim.name:
         case "sgd":
-            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
+            return _sgd(groups, optim, fused=fused)
         case "adam":
             return TensorFlowAdam(groups, lr=optim.lr, betas=(optim.momentum, 0.999))
         case "adamw":
             return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=fused)
+
+
+def _sgd(groups: list[dict[str, Any]], optim: Optim, *, fused: bool) -> torch.optim.Optimizer:
+    sgd = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
+    if optim.momentum:
+        # From zero, as it should be: the fused one takes memory as it comes, to fill it at the first step; where fp16
+        # leaves that step out, it is never filled.
+        for group in sgd.param_groups:
+            for parameter in group["params"]:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def _decays(name: str, parameter: nn.Parameter, optim: Optim) -> bool:

@@ -1,6 +1,7 @@
 """The run folder: made once, recognised again by `--resume`."""
 
 import json
+import os
 from pathlib import Path
 
 from veduta.config import Recipe, differing_fields, read_recipe, recipe_to_json
@@ -13,9 +14,13 @@ MAY_DIFFER = {  # when a run goes on: fields that change where and how fast it r
     "data.root",
     "data.workers",
     "data.in_memory",
+    "data.batch_size",  # with accumulate, for another number of processes; the run then says that it is not exact
+    "accumulate",
     "device",
     "keep.every",
     "keep.multiples",
+    "data.unreadable",  # these two make no difference to a healthy step
+    "not_finite",
 }
 
 
@@ -23,8 +28,14 @@ def check_run_folder(out: Path, recipe: Recipe, *, resume: bool) -> None:
     """Raises an OSError where `out` can hold no new run, or a ValueError where with `resume` it holds another one."""
     started = out / "recipe.json"
     if not resume:
+        if started.is_file():
+            raise FileExistsError(
+                f"--out {out} is a run. --resume goes on with it; for another one choose another --out."
+            )
         check_new_folder(out)
     elif started.is_file():
+        if not os.access(out, os.W_OK):
+            raise PermissionError(f"--resume: no permission to write into {out}. Make it writable.")
         other = read_recipe(started)
         differing = [name for name in differing_fields(recipe, other) if name not in MAY_DIFFER]
         if differing:
@@ -32,15 +43,10 @@ def check_run_folder(out: Path, recipe: Recipe, *, resume: bool) -> None:
                 f"--resume: {out} was started by a recipe with another {', '.join(differing)}. Give the same recipe "
                 f"({started} is it), or choose another --out."
             )
-    elif out.exists() and not (out.is_dir() and all(_is_unfinished(path) for path in out.iterdir())):
+    elif out.exists() and not (out.is_dir() and all(path.name.startswith(".") for path in out.iterdir())):
         raise ValueError(f"--resume: {out} is no run folder; it has no recipe.json. Choose another --out.")
     elif not out.exists():
         check_new_folder(out)
-
-
-def _is_unfinished(path: Path) -> bool:
-    """What is left where a run was killed while it wrote its first file."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def make_run_folder(out: Path, recipe: Recipe, labels: LabelMap, summary: dict[str, SplitSummary]) -> None:

@@ -37,11 +37,10 @@ class RunLog:
         *,
         steps: int,
         batch_size: int,
-        samples: int,
         scores: tuple[str, ...],
         tensorboard: bool = False,
     ) -> None:
-        self.folder, self.line, self.steps, self.batch_size, self.samples = folder, line, steps, batch_size, samples
+        self.folder, self.line, self.steps, self.batch_size = folder, line, steps, batch_size
         self.scores = scores
         self.losses: tuple[str, ...] = ()  # parts of the loss, where it has several; known by the first row
         self.every = max(1, steps // ROWS_WANTED)
@@ -78,6 +77,7 @@ class RunLog:
         step: int,
         losses: list[dict[str, float]],
         *,
+        epoch: float,
         lr: float,
         seconds: float,
         waited: float,
@@ -89,7 +89,7 @@ class RunLog:
         whose loss is no number, do not count in the means.
         """
         speed, memory = len(losses) * self.batch_size / seconds, peak_memory(device) // 2**20
-        row: Row = {"step": step, "epoch": round(step * self.batch_size / self.samples, 3), "lr": lr}
+        row: Row = {"step": step, "epoch": round(epoch, 3), "lr": lr}
         counted = [parts for parts in losses if parts and all(map(math.isfinite, parts.values()))]
         if counted:
             if len(counted[0]) > 1 and not self.losses:
@@ -130,7 +130,7 @@ class RunLog:
     def skipped(self, step: int, names: tuple[str, ...]) -> None:
         """Step `step` changed nothing, because its loss or a gradient was no number; `names` are its samples'."""
         self._append({"step": step, "skipped": list(names)})
-        self.line.say(f"step {step:,}/{self.steps:,}  left out, its loss is no number: {', '.join(names)}")
+        self.line.say(f"step {step:,}/{self.steps:,}  left out, its loss or gradient is no number: {', '.join(names)}")
 
     def validated(self, step: int) -> bool:
         """Whether the scores of `step` are in the log: of a run that was stopped after them and went on."""

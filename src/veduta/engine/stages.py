@@ -1,14 +1,16 @@
 """A recipe of several stages: each is a run of its own, which starts from the best weights of the one before."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from veduta.checkpoint import find_model
+from veduta.checkpoint import find_model, step_folders
 from veduta.config import Recipe
-from veduta.data import open_dataset
+from veduta.engine.before import check_next_stage
 from veduta.engine.progress import ProgressLine
-from veduta.engine.run_folder import check_run_folder
 from veduta.engine.train import train
+from veduta.files import check_new_folder
+from veduta.ranks import joined, on_first
 from veduta.tasks.evaluation import Evaluation
 
 
@@ -22,15 +24,18 @@ def train_stages(
     """
     stages = recipe.stages
     folders = [out] if len(stages) == 1 else [out / f"stage-{n}" for n in range(1, len(stages) + 1)]
-    for stage in stages[1:]:  # what is wrong with its data should not come out when the one before has run for a day
-        for split in (stage.data.train_split, stage.data.val_split):
-            open_dataset(stage.data, split)
+    if len(stages) > 1:
+        if not resume:
+            check_new_folder(out)
+        elif out.exists() and not folders[0].exists() and any(out.iterdir()):
+            raise ValueError(f"--resume: {out} is no run of several stages; it has no stage-1. Choose another --out.")
+        with joined(recipe.device) as device:
+            for stage in stages[1:]:
+                on_first(partial(check_next_stage, stage, device))
     for number, (stage, folder) in enumerate(zip(stages, folders, strict=True)):
         following = folders[number + 1 : number + 2]
         if resume and following and following[0].exists():
-            check_run_folder(folder, stage, resume=True)
-            line.say(f"{folder} is done")
-            continue
-        if number:
+            continue  # it is done: there is a next one
+        if number and not step_folders(folder / "checkpoints"):
             init = find_model(folders[number - 1])
         yield folder, train(stage, folder, line, init=init, resume=resume, tensorboard=tensorboard)

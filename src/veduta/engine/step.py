@@ -40,12 +40,13 @@ class Step:
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=recipe.loss_scale or 2.0**16, enabled=recipe.precision == "fp16"
         )
-        self.average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
         self.network: nn.Module = model
         if world_size() > 1:
             # An auxiliary head whose loss is switched off gets no gradients.
             unused = recipe.task == "segment" and not recipe.loss.auxiliary
             self.network = DistributedDataParallel(model, find_unused_parameters=unused, gradient_as_bucket_view=True)
+        # After that: it copies the weights, which all processes now have from the first.
+        self.average = MovingAverage(model, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
         if recipe.compile:
             self.network = torch.compile(self.network)  # type: ignore[assignment]
 

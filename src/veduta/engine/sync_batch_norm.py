@@ -16,8 +16,13 @@ PIXELS = (0, 2, 3)  # of (N, C, H, W): all that share a channel
 
 
 def synchronise(model: nn.Module) -> None:
-    """Every BatchNorm2d of the model takes its statistics over all ranks. Parameters, buffers and names stay."""
-    for module in model.modules():
+    """Every BatchNorm2d of the model takes its statistics over all ranks. Parameters, buffers and names stay.
+
+    Raises ValueError where the model has a BatchNorm2d of another kind, as some of timm's have.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and type(module) not in (nn.BatchNorm2d, SyncBatchNorm2d):
+            raise ValueError(f"sync_batch_norm: {name} is a {type(module).__name__}, which cannot be. Set it to false.")
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncBatchNorm2d
 

@@ -210,12 +210,12 @@ def blitznet_small(num_classes: int) -> BlitzNet:
     )
 
 
-def blitznet_tiny(num_classes: int) -> BlitzNet:
+def blitznet_tiny(num_classes: int, *, image_size: int = 128) -> BlitzNet:
     """For tests and demonstrations, where a wrong result has to show within seconds."""
     return BlitzNet(
         ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 48, 64)),
         num_classes,
-        image_size=128,
+        image_size=image_size,
         scales=(0.04, 0.1, 0.22, 0.42, 0.7, 1.0),
         stride4=True,
         shared_head=True,

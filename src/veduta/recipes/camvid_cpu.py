@@ -1,6 +1,6 @@
 """CamVid on two CPU cores, from scratch, in less than half an hour."""
 
-from veduta.config import Augment, Data, Loss, Optim, Recipe
+from veduta.config import Augment, Data, Keep, Loss, Optim, Recipe
 
 
 def camvid_cpu() -> Recipe:
@@ -15,15 +15,24 @@ def camvid_cpu() -> Recipe:
         data=Data(
             dataset="camvid",
             crop_size=(161, 225),
-            batch_size=12,
+            batch_size=6,
             in_memory=True,
             augment=Augment(
                 scale=(0.6, 1.5), focus=0.5, brightness=0.3, contrast=0.3, saturation=0.3, tint=0.1, gamma=0.2
             ),
         ),
-        optim=Optim(name="adamw", lr=4e-3, schedule="cosine", warmup_steps=150, weight_decay=0.02, ema_decay=0.998),
-        loss=Loss(class_weights="log", auxiliary=0.4),
-        steps=3000,
+        optim=Optim(
+            name="adamw",
+            lr=4e-3,
+            schedule="cosine",
+            warmup_steps=150,
+            weight_decay=0.02,
+            ema_decay=0.998,
+            clip_norm=5.0,
+        ),
+        loss=Loss(class_weights="log", auxiliary=0.4, dice=0.5),
+        steps=3300,
         flip_test=True,
-        validate_every=1000,
+        validate_every=1100,
+        keep=Keep(every=275),
     )

@@ -10,9 +10,9 @@ def deeplabv3plus_xception65_voc_train_aug() -> Recipe:
     """DeepLabV3+ on Xception-65 at output stride 16, VOC 2012 train_aug (10,582), rate 0.007, trained statistics.
 
     veduta import x65-b2u1s2p-d48-2-3x256-sc-cr300k_init.ckpt --out x65-coco.safetensors
-    veduta train deeplabv3plus-xception65-voc-train-aug --data VOC2012 --init x65-coco.safetensors --out runs/train-aug
-    VOC2012 needs SegmentationClassAug, SBD's masks as PNG. One device, batch 16: BatchNorm needs it; on more devices
-    set data.batch_size to 16 / devices and sync_batch_norm=true.
+    veduta train deeplabv3plus-xception65-voc-train-aug --data VOC2012 --init x65-coco.safetensors --out runs/aug
+    VOC2012 (of VOCdevkit) needs SegmentationClassAug, SBD's masks as PNG. One device, batch 16 for BatchNorm's sake;
+    train.py has 8 by default. On more devices set data.batch_size to 16 / devices and sync_batch_norm=true.
     Cost: 480,000 crops, 9 hours at the port's 14.4 images/s. Expect 82.20 val mIoU, one scale.
     """
     recipe = deeplabv3plus_xception65_voc()

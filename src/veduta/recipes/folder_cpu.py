@@ -12,4 +12,5 @@ def folder_cpu() -> Recipe:
     veduta train folder-cpu --data my-scenes --out runs/mine
     """
     recipe = camvid_cpu()
-    return replace(recipe, name="folder-cpu", data=replace(recipe.data, dataset="folder", in_memory=False))
+    data = replace(recipe.data, dataset="folder", batch_size=12, in_memory=False)
+    return replace(recipe, name="folder-cpu", data=data)

@@ -12,7 +12,8 @@ def resnest50_imagenet_mindspore() -> Recipe:
     With fewer devices set accumulate to 8 / devices: a step stays 512 images, 64 at a time.
     Cost: the port reports 66.7 hours on 8 RTX 3090 (1440 images/s), 84.4 on 8 Ascend 910. Expect 81.08 top-1 (GPU),
     80.90 (Ascend), each of 49,984 images at 256 pixels. On Ascend its script forgets to scale the rate, which stays at
-    0.025: --set optim.lr=0.025.
+    0.025: --set optim.lr=0.025. Not the port's: how convolutions are initialised, and the biases of split attention,
+    which it goes without.
     """
     return Recipe(
         name="resnest50-imagenet-mindspore",

@@ -111,7 +111,7 @@ def find_doubts(evaluation: Evaluation) -> Iterable[str]:
 
 
 def class_rows(evaluation: Evaluation) -> list[ClassRow]:
-    """Best first by the first of their scores, where it is undefined by the next; undefined ones last."""
+    """Best first by the first of their scores, then by the next; undefined ones last."""
     confusion, names = evaluation.scores.confusion, (*evaluation.labels.names, "no class")
     rows = []
     for train_id, (name, scores, present) in enumerate(evaluation.rows()):

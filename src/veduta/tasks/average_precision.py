@@ -1,7 +1,8 @@
 """Average precision of boxes as BlitzNet and PASCAL VOC 2012 evaluate it, and joint scores of boxes and masks.
 
-Everingham et al. 2010, sec. 4.2; Dvornik et al. 2017, https://arxiv.org/abs/1708.02813, by its code. Where that and the
-VOC kit differ, BlitzNet is followed: sides of boxes are differences, without the kit's one pixel more.
+Everingham et al. 2010, sec. 4.2; Dvornik et al. 2017, https://arxiv.org/abs/1708.02813, by its code. Sides of boxes are
+differences of edges, as in BlitzNet. An object whose annotation says pixels 1 to 10 has the edges 0 and 10 here and is
+10 wide, as in the VOC kit; BlitzNet takes the annotation's numbers as its edges, 1 and 10.
 """
 
 import numpy as np

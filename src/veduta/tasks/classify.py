@@ -21,6 +21,7 @@ class Classify:
     reads: ClassVar[str] = "class_logits"
     truth: ClassVar[str] = "scene_class"
     scores: ClassVar[tuple[str, ...]] = ("top1", "top5")
+    reads_of_loss: ClassVar[tuple[str, ...]] = ("smoothing", "smoothing_over", "mixup", "cutmix")
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss

@@ -28,6 +28,7 @@ class DetectSegment:
     reads: ClassVar[str] = "class_logits"
     truth: ClassVar[str] = "boxes"
     scores: ClassVar[tuple[str, ...]] = ("ap50", "mean_iou")
+    reads_of_loss: ClassVar[tuple[str, ...]] = ("dice",)
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss

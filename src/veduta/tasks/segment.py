@@ -22,6 +22,7 @@ class Segment:
     reads: ClassVar[str] = "mask_logits"
     truth: ClassVar[str] = "mask"
     scores: ClassVar[tuple[str, ...]] = ("mean_iou", "pixel_accuracy")
+    reads_of_loss: ClassVar[tuple[str, ...]] = ("class_weights", "divided_by", "hardest", "auxiliary", "dice")
 
     def __init__(self, labels: LabelMap, loss: Loss) -> None:
         self.labels, self.loss = labels, loss
