@@ -24,7 +24,7 @@ def cifar_cpu() -> Recipe:
         ),
         optim=Optim(name="adamw", lr=4e-3, schedule="cosine", warmup_steps=200, weight_decay=0.05, ema_decay=0.998),
         loss=Loss(cutmix=0.5, mixup=0.2),
-        steps=3000,  # the test images are scored once, at the end, so that no checkpoint is chosen by them
+        steps=2000,  # the test images are scored once, at the end, so that no checkpoint is chosen by them
         keep=Keep(every=250),
         flip_test=True,
     )
