@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from small_runs import (
     write_data,
 )
 
+from veduta.checkpoint import BEST, ModelInfo, load_model
 from veduta.config import Keep, Recipe, recipe_to_json
 from veduta.data.loader import DrawBatches
 from veduta.data.sample import to_unit_range
@@ -212,6 +214,36 @@ def test_other_data_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="was made with 4 training samples, now there are 3"):
         other = replace(recipe, data=replace(recipe.data, root=str(fewer / "voc")))
         train(other, tmp_path / "run", Watched(), resume=True)
+
+
+def test_data_of_other_classes_is_refused_though_it_has_as_many_samples(data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe("classify", data)
+    stop(recipe, tmp_path / "run", "step 1/", SIGTERM)
+    other = write_data(tmp_path / "other") / "imagenet"
+    for folder in list(other.glob("*/tall")):
+        folder.rename(folder.with_name("upright"))
+    with pytest.raises(ValueError, match=r"has the classes .*; the data has .*"):
+        train(replace(recipe, data=replace(recipe.data, root=str(other))), tmp_path / "run", Watched(), resume=True)
+
+
+@pytest.mark.parametrize("loss", ["deleted", "copied from a checkpoint", "damaged"])
+def test_a_finished_run_makes_a_lost_best_model_anew(data: Path, tmp_path: Path, loss: str) -> None:
+    recipe = small_recipe("classify", data, steps=2)
+    train(recipe, tmp_path / "run", Watched())
+    best = tmp_path / "run" / "checkpoints" / BEST
+    former = best.read_bytes()
+    best.unlink()
+    if loss == "copied from a checkpoint":
+        shutil.copy(best.parent / "step-00000002" / "model.safetensors", best)
+    elif loss == "damaged":
+        best.write_bytes(former[:-1] + bytes([former[-1] ^ 1]))
+    train(recipe, tmp_path / "run", Watched(), resume=True)
+    assert load_model(best)[1].scores == load_model_of(former, tmp_path).scores
+
+
+def load_model_of(content: bytes, folder: Path) -> ModelInfo:
+    (folder / "former.safetensors").write_bytes(content)
+    return load_model(folder / "former.safetensors")[1]
 
 
 def test_a_folder_that_is_no_run_is_refused(data: Path, tmp_path: Path) -> None:

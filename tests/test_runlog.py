@@ -144,7 +144,8 @@ def test_a_new_log_over_an_old_one_loses_nothing_before_resume_says_so(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "half", [b'{"step": 5, "lo', b'{"step": 5, "loss": 1.0', b"\0\0\0\0", b'{"step": 5}\n{"st\xc3']
+    "half",
+    [b'{"step": 5, "lo', b'{"step": 5, "loss": 1.0', b"\0\0\0\0", b'{"step": 5}\n{"st\xc3', b"5\n", b'{"a": 1}\n'],
 )
 def test_half_a_last_line_of_a_killed_run_does_not_stop_the_resume(tmp_path: Path, half: bytes) -> None:
     run_of(tmp_path, 4)

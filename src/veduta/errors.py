@@ -1,4 +1,4 @@
-"""How a run ends before its last step, other than by a mistake."""
+"""How work ends before its end, other than by a mistake in what was asked for."""
 
 
 class RunStopped(Exception):  # noqa: N818  # it is no fault of the recipe or the data
@@ -7,3 +7,7 @@ class RunStopped(Exception):  # noqa: N818  # it is no fault of the recipe or th
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Unreadable(ValueError):  # noqa: N818  # as above
+    """A file of the data turned out to be damaged while it was being used."""

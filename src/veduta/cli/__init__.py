@@ -30,7 +30,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, npu or
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A name from `veduta list`, or the path of a recipe.json.")],
+    recipe: Annotated[str, typer.Argument(help="A name from `veduta list`, a recipe.json, or a run folder.")],
     out: Annotated[Path, typer.Option(help="The run folder to make; must not exist, but with --resume.")],
     data: Annotated[
         list[Path], typer.Option("--data", help="Folder of the data set; once for each stage where they differ.")
@@ -72,7 +72,7 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint) or a model file.")],
     data: DataOption = None,
-    split: Annotated[str, typer.Option(help="Which split to score.")] = "val",
+    split: Annotated[str | None, typer.Option(help="Which split to score; the recipe's validation split.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every figure into this file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with pictures into this file.")] = None,
     set_: SetOption = [],  # noqa: B006
@@ -101,6 +101,7 @@ def evaluate(
         if data is not None:
             settings = dataclasses.replace(settings, root=str(data))
         line = ProgressLine()
+        split = split or settings.val_split
         evaluation = run(
             predictor,
             open_dataset(settings, split),

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from veduta.errors import RunStopped
+from veduta.errors import RunStopped, Unreadable
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -22,6 +22,8 @@ def errors_for_people() -> Iterator[None]:
         stop(str(error), error.exit_code)
     except FloatingPointError as error:
         stop(str(error) if os.environ.get("RANK", "0") == "0" else "", FAILED)  # all ranks know it, one says it
+    except Unreadable as error:
+        stop(str(error), FAILED)
     except (ValueError, OSError) as error:
         stop(str(error), MISUSED)
     except RuntimeError as error:

@@ -26,6 +26,7 @@ from veduta.data.augment.photometric import jitter
 from veduta.data.augment.published_crops import deeplab, encoding, refinenet
 from veduta.data.layout import open_picture
 from veduta.data.sample import Batch, Sample, SampleDataset, collate
+from veduta.errors import Unreadable
 
 MOST_REPLACED = 16  # samples tried in place of one that cannot be read, before the run stops
 
@@ -167,7 +168,8 @@ def _unreadable(reasons: tuple[str, ...]) -> str:
         return f"{len(reasons)} training samples in a row cannot be read; the last: {reasons[-1]}"
     return (
         f"a training sample cannot be read: {reasons[0]}\n"
-        "--set data.unreadable=replace takes the next sample for such ones, and counts them."
+        "--set data.unreadable=replace, with --resume where there are checkpoints, takes the next for such ones, "
+        "and counts them."
     )
 
 
@@ -245,11 +247,11 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises ValueError where a sample cannot be read and data.unreadable is "stop", or where too many cannot."""
+        """Raises Unreadable where a sample cannot be read and data.unreadable is "stop", or where too many cannot."""
         fed = iter(self._loader)
         for batch, boxes, reasons, fault in _received_ahead(fed) if self._loader.num_workers else fed:
             if batch is None:
-                raise ValueError(fault)
+                raise Unreadable(fault)
             for reason in reasons:
                 self.unreadable[reason] = self.unreadable.get(reason, 0) + 1
             if boxes:

@@ -63,6 +63,11 @@ def open_splits(recipe: Recipe) -> Splits:
             f"split '{data.train_split}' has the classes {', '.join(train_set.labels.names)}, split "
             f"'{data.val_split}' {', '.join(val_set.labels.names)}. They must be the same, in the same order."
         )
+    if recipe.task == "classify" and train_set.labels.num_classes < 2:
+        raise ValueError(
+            f"{data.root} has one class, {train_set.labels.names[0]}; there is nothing to tell apart. Is it the folder "
+            "above that is meant?"
+        )
     _check_labels(train_set, data.train_split, recipe)
     _check_labels(val_set, data.val_split, recipe)
     return train_set, val_set

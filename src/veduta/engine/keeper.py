@@ -16,7 +16,7 @@ from veduta.engine.interrupt import Caught
 from veduta.engine.predictor import Predictor
 from veduta.engine.runlog import RunLog
 from veduta.engine.step import Step
-from veduta.errors import RunStopped
+from veduta.errors import RunStopped, Unreadable
 from veduta.labels import LabelMap
 from veduta.ranks import from_first, rank, take_from_first
 from veduta.tasks.evaluation import Evaluation
@@ -36,7 +36,7 @@ class Keeper:
         if not path.is_file():
             return None
         try:
-            return load_model(path)[1].scores[f"val_{self._chosen_by}"]
+            return load_model(path)[1].scores.get(f"val_{self._chosen_by}")
         except ValueError as error:
             self.log.line.say(f"warning: {error}")
             return None
@@ -111,8 +111,8 @@ class Keeper:
             progress=progress,
         )
         if evaluation.failed and data.unreadable == "stop":
-            raise ValueError(
-                f"{len(evaluation.failed)} validation images cannot be read; for one, {evaluation.failed[0][1]}\n"
-                "--set data.unreadable=replace scores the others, and says so."
+            raise Unreadable(
+                f"{len(evaluation.failed)} of {evaluation.images_total} validation images cannot be read; for one, "
+                f"{evaluation.failed[0][1]}\n--resume with --set data.unreadable=replace scores the others and says so."
             )
         return evaluation

@@ -1,5 +1,6 @@
 """The run folder's log: metrics.csv, metrics.jsonl, curves.png, TensorBoard, and the progress line of a run."""
 
+import contextlib
 import csv
 import io
 import json
@@ -181,15 +182,15 @@ class RunLog:
 def read_rows(folder: Path) -> list[Row]:
     """The rows of a run folder's metrics.jsonl, in order; none where there is no such file.
 
-    A line that is no JSON is left out: a killed run leaves half a line, a lost machine perhaps zeros.
+    A line that is no row is left out: a killed run leaves half a line, a lost machine perhaps zeros.
     """
     path = folder / "metrics.jsonl"
     rows: list[Row] = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
     return rows
 
 

@@ -179,7 +179,12 @@ class _Run:
 
     def go_on(self, found: Checkpoint, line: ProgressLine) -> None:
         """Take over the state of a checkpoint. Raises ValueError where the data is not what it was."""
-        values = found.values
+        values, names = found.values, self.step.task.labels.names
+        if found.info.labels.names != names:
+            raise ValueError(
+                f"{found.path} has the classes {', '.join(found.info.labels.names)}; the data has {', '.join(names)}. "
+                "Bring the data back, or start a new run with --init."
+            )
         if values["samples"] != len(self.dataset):
             raise ValueError(
                 f"{found.path} was made with {values['samples']:,} training samples, now there are "
@@ -209,8 +214,10 @@ class _Run:
             world_size=world_size(),
         )
         batches, agreement = iter(loader), Agreement()
-        if self.done and self._validates(self.done) and not from_first(self.log.validated(self.done)):
-            self.keeper.validate(self.done, caught)
+        if self.done and self._validates(self.done):  # it may have been stopped there; or its best was lost since
+            validated = from_first(self.log.validated(self.done))
+            if not validated or (self.done == recipe.steps and self.keeper.best_score is None):
+                self.keeper.validate(self.done, caught)
         self.row_started = time.perf_counter()
         for number in range(self.done + 1, recipe.steps + 1):
             asked = time.perf_counter()

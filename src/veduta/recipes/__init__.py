@@ -43,9 +43,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by its name, or from the JSON file that `name` is the path of."""
+    """A recipe by its name, or from the JSON file or the run folder that `name` is the path of."""
     if name in RECIPES:
         return RECIPES[name]()
+    if (Path(name) / "recipe.json").is_file():
+        return read_recipe(Path(name) / "recipe.json")
     if name.endswith(".json"):
         return read_recipe(Path(name))
     raise ValueError(f"no recipe is called '{name}'.{nearest(name, RECIPES)} A recipe file ends in .json.")
