@@ -6,8 +6,9 @@ from veduta.config import Augment, Data, Keep, Loss, Optim, Recipe
 def camvid_cpu() -> Recipe:
     """A small DeepLabV3+ of separable convolutions on CamVid at 360x480, 11 classes.
 
-    veduta train camvid-cpu --data CamVid --out runs/camvid-cpu
-    Two cores of 2.5 GHz with AVX-512: 27 minutes; test mIoU 51.5, or 49.9 with flip_test=false (docs/results.md).
+    veduta train camvid-cpu --data CamVid --devices 2 --out runs/camvid-cpu
+    Two cores of 2.5 GHz with AVX-512, shared with other work: 31 minutes, 43 of CPU time; test mIoU 52.7, or 51.4 with
+    flip_test=false (docs/results.md).
     """
     return Recipe(
         name="camvid-cpu",
