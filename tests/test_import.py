@@ -502,6 +502,6 @@ def test_every_published_network_of_the_five_systems_can_be_imported() -> None:
     candidates = {name for families in IMPORTS.values() for family in families for name, _ in family.candidates}
     published = ("resnest", "deeplabv3_", "deeplabv3plus_xception", "refinenet_resnet", "blitznet300", "blitznet512")
     assert candidates >= {name for name in MODELS if name.startswith(published)} - {
-        "refinenet_tiny",
+        "resnest_tiny",
         "blitznet300_timm",
     }
