@@ -218,6 +218,8 @@ def test_a_loader_that_is_left_early_leaves_no_worker_and_no_thread(folder_root:
     next(loader)
     del loader
     gc.collect()
+    for worker in multiprocessing.active_children():
+        worker.join(30)  # on a busy machine it ends a little later
     assert multiprocessing.active_children() == []
     assert not [thread for thread in threading.enumerate() if thread.name == "batches"]
 

@@ -332,9 +332,8 @@ def with_roots(recipe: Recipe, roots: Sequence[Path]) -> Recipe:
     """The recipe on data in these folders: one for each stage, or one for all. Raises ValueError otherwise."""
     count = len(recipe.stages)
     if len(roots) not in (0, 1, count):
-        raise ValueError(
-            f"--data is given {len(roots)} times; {recipe.name} has {count} stages. Give it once for each."
-        )
+        stages = f"one for each of the {count} stages of {recipe.name}, or one for all" if count > 1 else "once"
+        raise ValueError(f"--data is given {len(roots)} times. Give it {stages}.")
     return _rooted(recipe, [*roots] * (count if len(roots) == 1 else 1))
 
 
