@@ -175,8 +175,7 @@ def _unreadable(reasons: tuple[str, ...]) -> str:
 
 def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)  # one thread per worker: workers must not fight over the cores
-    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the run has steps to finish and save
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group; the run has a step to finish and save
 
 
 def _received_ahead(fed: Iterator[Fed]) -> Iterator[Fed]:

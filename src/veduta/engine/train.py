@@ -221,7 +221,15 @@ class _Run:
         self.row_started = time.perf_counter()
         for number in range(self.done + 1, recipe.steps + 1):
             asked = time.perf_counter()
-            drawn = [next(batches) for _ in range(recipe.accumulate)]
+            try:
+                drawn = [next(batches) for _ in range(recipe.accumulate)]
+            except RuntimeError as error:  # a SIGTERM to the whole group ends the loader's workers, too
+                if caught.signal is None or world_size() > 1:
+                    raise
+                if self.recent:
+                    self._write_row(loader)
+                    self.keeper.save(self.done, self._values())
+                raise RunStopped(f"stopped after step {self.done:,}; --resume goes on.", exit_code=143) from error
             self.waited += time.perf_counter() - asked
             if number == 1 and rank() == 0:
                 draw_batch(drawn[0], self.step.task.labels, self.out / "first_batch.png")
