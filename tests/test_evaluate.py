@@ -210,7 +210,7 @@ def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
 
 def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_so(folder_root: Path) -> None:
     backend = StubBackend()
-    backend.info = replace(backend.info, recipe=replace(backend.info.recipe, flip_test=True))
+    backend.info = replace(backend.info, recipe=replace(backend.info.recipe, protocol="mirrored"))
     dataset = open_folder(folder_root, "val")
     evaluation = evaluate(Predictor(backend), dataset, name="folder", split="val", batch_size=2)
     assert backend.batch_sizes == [2, 2, 1, 1]

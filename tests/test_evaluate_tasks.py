@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from stub_backend import RECIPE
 from torch import Tensor
 
 from veduta.checkpoint import ModelInfo
-from veduta.config import Augment, Data
+from veduta.config import Augment, Data, ProtocolName, TaskName
 from veduta.data.sample import Sample
 from veduta.engine import evaluate as module
 from veduta.engine.evaluate import Share, evaluate, score_share
@@ -24,9 +24,9 @@ from veduta.ops.boxes import encode
 from veduta.tasks import TASKS
 from veduta.tasks.evaluation import Evaluation
 
-TaskName = Literal["classify", "segment", "detect_segment"]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
 
+IMAGENET = Data(dataset="imagenet", crop_size=(32, 32), augment=Augment(pipeline="imagenet"))
 PRIORS = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]])  # cxcywh: two corners of the image
 CORNERS = np.array([[0, 0, 16, 12], [16, 12, 32, 24]], np.float32)  # the same of 24 x 32 pixels
 
@@ -37,7 +37,8 @@ class Scripted:
     device = torch.device("cpu")
 
     def __init__(self, task: TaskName, data: Data | None = None) -> None:
-        recipe = replace(RECIPE, task=task, data=data or RECIPE.data)
+        protocol: ProtocolName = "resnest-validation" if data is IMAGENET else "whole"
+        recipe = replace(RECIPE, task=task, data=data or RECIPE.data, protocol=protocol)
         self.info = ModelInfo(recipe=recipe, labels=TINY, step=7, weights_sha256="0123456789abcdef")
         self.seen: list[tuple[int, ...]] = []
 
@@ -167,9 +168,6 @@ def test_a_split_without_the_truth_of_the_task_is_refused(task: TaskName, what: 
     samples: list[Sample | None] = [Sample(image=painted(0), name="bare")]
     with pytest.raises(ValueError, match=f"bare of split 'val' has no {what} to compare with"):
         run(task, samples)
-
-
-IMAGENET = Data(dataset="imagenet", crop_size=(32, 32), augment=Augment(pipeline="imagenet"))
 
 
 def test_a_classifier_sees_images_of_any_size_as_one_batch_of_squares_and_the_protocol_says_so() -> None:

@@ -177,7 +177,7 @@ EVERYWHERE: dict[str, Any] = {
     "frozen_statistics": False,
     "sync_batch_norm": False,
     "accumulate": 1,
-    "flip_test": False,
+    "protocol": "whole",
     "not_finite": "stop",
 }
 COLOURS = {f"data.augment.{name}": 0.4 for name in ("brightness", "contrast", "saturation")}
@@ -197,6 +197,7 @@ RESNEST: dict[str, Any] = {
     "loss.smoothing": 0.1,
     "loss.smoothing_over": "all",
     "loss.mixup": 0.2,
+    "protocol": "resnest-validation",
 }
 CITYSCAPES_RUN: dict[str, Any] = {
     "data.augment.pipeline": "encoding",
@@ -271,7 +272,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "precision": "fp16",
         "loss_scale": 1024,
         "frozen_statistics": True,
-        "flip_test": True,
+        "protocol": "mirrored",
         "seed": 1,
     },
 }

@@ -192,7 +192,7 @@ def test_to_resume_a_finished_run_changes_nothing(data: Path, tmp_path: Path) ->
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     again = train(recipe, tmp_path / "run", Watched(), resume=True)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert again.scores.overall == first.scores.overall and again.weights_sha256 == first.weights_sha256
+    assert again.scores.overall == first.scores.overall and again.sha256 == first.sha256
 
 
 def test_another_recipe_is_refused_and_a_mere_other_pace_is_not(data: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_run_folder_holds_recipe_checkpoints_metrics_and_pictures(tmp_path: Pa
     recipe = small_recipe(write_folder(tmp_path / "data"))
     evaluation = train(recipe, tmp_path / "run", ProgressLine())
     assert read_recipe(tmp_path / "run" / "recipe.json") == recipe
-    assert open_model(tmp_path / "run", device="cpu").info.weights_sha256 == evaluation.weights_sha256
+    assert open_model(tmp_path / "run", device="cpu").info.weights_sha256 == evaluation.sha256
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
     assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 5  # the header and the same rows

@@ -23,6 +23,31 @@ FREE = ("model_options", "optim.lr_multipliers")  # fields whose parts have name
 
 Pipeline = Literal["window", "deeplab", "refinenet", "encoding", "blitznet", "imagenet"]
 
+TaskName = Literal["segment", "classify", "detect_segment"]
+
+# How images are shown and scored, by name; engine/protocols.py says what each means, and for which tasks it is.
+ProtocolName = Literal[
+    "whole",
+    "mirrored",
+    "windows",
+    "resnest",
+    "resnest-validation",
+    "resnest-gluon",
+    "resnest-timm",
+    "resnest-mindspore",
+    "resnest-converted",
+    "deeplab",
+    "deeplab-multiscale",
+    "encoding",
+    "encoding-multiscale",
+    "refinenet",
+    "refinenet-multiscale",
+    "blitznet-voc07",
+    "voc07-kit",
+    "voc12-kit",
+    "coco",
+]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Augment:
@@ -180,7 +205,7 @@ class Recipe:
 
     name: str
     model: str
-    task: Literal["segment", "classify", "detect_segment"] = "segment"
+    task: TaskName = "segment"
     data: Data
     optim: Optim
     loss: Loss = Loss()
@@ -197,15 +222,13 @@ class Recipe:
     loss_scale: float = Field(default=0.0, ge=0)  # fp16: fixed; 0: found while training
     compile: bool = False  # torch.compile: some minutes at the start, faster steps on accelerators
     not_finite: Literal["stop", "skip"] = "stop"  # a loss or gradient that is no number: end, or leave the step out
-    flip_test: bool = False  # predictions are averaged with those of the mirrored image: slower and better
+    protocol: ProtocolName = "whole"  # of every score and prediction, the validation in training included
     validate_every: int = Field(default=0, ge=0)  # steps; 0: only at the end
     keep: Keep = Keep()
     then: "Recipe | None" = None  # the next stage, which starts from the best weights of this one
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
-        if self.flip_test and self.task == "detect_segment":
-            raise ValueError("flip_test averages classes and masks; boxes of a mirrored image have no such average")
         if self.data.augment.pipeline == "imagenet" and self.task != "classify":
             raise ValueError(f"pipeline imagenet keeps neither masks nor boxes; it is not for task '{self.task}'")
         if self.loss_scale and self.precision != "fp16":

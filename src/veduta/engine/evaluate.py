@@ -10,7 +10,8 @@ from itertools import islice
 
 from veduta.data.loader import share_of_rank
 from veduta.data.sample import Sample, SampleDataset
-from veduta.engine.predictor import Predictor, batches_by_size
+from veduta.engine.predictor import batches_by_size
+from veduta.engine.sources import Source
 from veduta.ranks import gathered, rank, world_size
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
 from veduta.tasks.metrics import Metric
@@ -98,10 +99,10 @@ class Share:
 
 
 def score_share(
-    predictor: Predictor, dataset: SampleDataset, indices: range, *, batch_size: int, progress: Progress
+    source: Source, dataset: SampleDataset, indices: range, *, batch_size: int, progress: Progress
 ) -> Share:
     """Score some samples of a split; ends at the first one without what the task is scored with."""
-    started, share = time.perf_counter(), Share(predictor.task.metric())
+    started, share = time.perf_counter(), Share(source.task.metric())
 
     def readable() -> Iterator[tuple[int, Sample]]:
         for index, read in read_ahead(dataset, indices, depth=2 * batch_size):
@@ -110,12 +111,12 @@ def score_share(
             else:
                 share.failed.append((index, read))
 
-    for batch in batches_by_size(readable(), batch_size, predictor.shown_size):
-        missing = [sample.name for _, sample in batch if getattr(sample, predictor.task.truth) is None]
+    for batch in batches_by_size(readable(), batch_size, source.shown_size):
+        missing = [sample.name for _, sample in batch if getattr(sample, source.task.truth) is None]
         if missing:
             share.without_truth = missing[0]
             break
-        predictions = predictor([sample.image for _, sample in batch])
+        predictions = source.predict([sample for _, sample in batch])
         for (index, sample), prediction in zip(batch, predictions, strict=True):
             share.add(index, sample, prediction)
         progress(len(share.images) + len(share.failed), len(indices))
@@ -125,7 +126,7 @@ def score_share(
 
 
 def evaluate(
-    predictor: Predictor,
+    source: Source,
     dataset: SampleDataset,
     *,
     name: str,
@@ -138,18 +139,18 @@ def evaluate(
     Unreadable samples are counted as failed and named, never skipped in silence. Raises ValueError where the data's
     classes are not the model's, or where a sample has nothing to compare with.
     """
-    labels, info = predictor.labels, predictor.backend.info
+    labels = source.labels
     if dataset.labels.names != labels.names:
         raise ValueError(
             f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "
             f"{dataset.labels.num_classes} ({', '.join(dataset.labels.names)}). They must be the same, in order."
         )
     indices = share_of_rank(len(dataset), rank(), world_size())
-    whole, *others = gathered(score_share(predictor, dataset, indices, batch_size=batch_size, progress=progress))
+    whole, *others = gathered(score_share(source, dataset, indices, batch_size=batch_size, progress=progress))
     for share in others:
         whole.merge(share)
     if whole.without_truth is not None:
-        what = predictor.task.truth.replace("_", " ")
+        what = source.task.truth.replace("_", " ")
         raise ValueError(
             f"{whole.without_truth} of split '{split}' has no {what} to compare with. Choose another split."
         )
@@ -164,9 +165,9 @@ def evaluate(
         dataset=name,
         split=split,
         labels=labels,
-        protocol=predictor.protocol,
-        weights_sha256=info.weights_sha256,
-        step=info.step,
+        protocol=source.protocol,
+        proof=source.proof,
+        sha256=source.sha256,
         images_total=len(dataset),
         images_counted=len(whole.images),
         failed=tuple((f"sample {index}", why) for index, why in whole.failed),

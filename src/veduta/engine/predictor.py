@@ -4,18 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from veduta.backends import Backend
 from veduta.config import Loss
-from veduta.data.fit import CentralSquare
+from veduta.data.fit import CentralSquare, Pixels, Size
 from veduta.data.sample import Sample
 from veduta.tasks import TASKS, Task
 from veduta.tasks.detect_segment import DetectSegment
 from veduta.tasks.prediction import Prediction
-
-Size = tuple[int, int]  # height, width
-Pixels = NDArray[np.uint8]
 
 
 class Predictor:
@@ -30,9 +26,17 @@ class Predictor:
         self.backend = backend
         self.labels = backend.info.labels
         self.task: Task = TASKS[recipe.task](self.labels, Loss())
-        self.flip = recipe.flip_test
-        crops = recipe.data.augment.pipeline == "imagenet"
+        self.flip = recipe.protocol == "mirrored"
+        crops = recipe.protocol == "resnest-validation"
         self.square = CentralSquare(recipe.data.crop_size[0], "bilinear") if crops else None
+
+    @property
+    def sha256(self) -> str:
+        return self.backend.info.weights_sha256
+
+    @property
+    def proof(self) -> str:
+        return f"weights {self.sha256[:12]} at step {self.backend.info.step:,}"
 
     @property
     def protocol(self) -> str:
@@ -55,6 +59,10 @@ class Predictor:
             assert not isinstance(self.task, DetectSegment)  # a recipe refuses it
             outputs = self.task.average_mirrored(outputs, self.backend(batch.flip(-1)))
         return self.task.predict(outputs)
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """As a Source: of samples of one shown size."""
+        return self([sample.image for sample in samples])
 
     def _show(self, image: Pixels) -> Pixels:
         return image if self.square is None or image.shape[:2] == self.shown_size(image) else self.square(image)

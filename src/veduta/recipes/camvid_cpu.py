@@ -8,7 +8,7 @@ def camvid_cpu() -> Recipe:
 
     veduta train camvid-cpu --data CamVid --devices 2 --out runs/camvid-cpu
     Two cores of 2.5 GHz with AVX-512, shared with other work: 31 minutes, 43 of CPU time; test mIoU 52.7, or 51.4 with
-    flip_test=false (docs/results.md).
+    protocol=whole (docs/results.md).
     """
     return Recipe(
         name="camvid-cpu",
@@ -33,7 +33,7 @@ def camvid_cpu() -> Recipe:
         ),
         loss=Loss(class_weights="log", auxiliary=0.4, dice=0.5),
         steps=3300,
-        flip_test=True,
+        protocol="mirrored",
         validate_every=1100,
         keep=Keep(every=275),
     )

@@ -26,5 +26,5 @@ def cifar_cpu() -> Recipe:
         loss=Loss(cutmix=0.5, mixup=0.2),
         steps=2000,  # the test images are scored once, at the end, so that no checkpoint is chosen by them
         keep=Keep(every=250),
-        flip_test=True,
+        protocol="mirrored",
     )

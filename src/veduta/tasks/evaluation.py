@@ -51,8 +51,8 @@ class Evaluation:
     split: str
     labels: LabelMap
     protocol: str
-    weights_sha256: str
-    step: int
+    proof: str  # which weights or files predicted, in words
+    sha256: str  # of these
     images_total: int
     images_counted: int
     failed: tuple[tuple[str, str], ...]  # (name, why)
@@ -78,7 +78,7 @@ class Evaluation:
             f"{present} of {self.labels.num_classes} classes present",
             *facts_in_words(self.scores.facts),
             self.protocol,
-            f"weights {self.weights_sha256[:12]} at step {self.step:,}",
+            self.proof,
         ]
         return f"{scores}  ({'; '.join(proof)})"
 
@@ -112,8 +112,8 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "protocol": self.protocol,
-            "weights_sha256": self.weights_sha256,
-            "step": self.step,
+            "proof": self.proof,
+            "sha256": self.sha256,
             "images_total": self.images_total,
             "images_counted": self.images_counted,
             "failed": [{"name": name, "why": why} for name, why in self.failed],

@@ -1,0 +1,5 @@
+"""`veduta compare`: two sources of predictions, image by image."""
+
+import typer
+
+app = typer.Typer()
