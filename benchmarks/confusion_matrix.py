@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmarks.timing import Round, compare
 from veduta.labels import IGNORE_INDEX
-from veduta.tasks.metrics import count_pairs
+from veduta.tasks.confusion import count_pairs
 
 HEIGHT, WIDTH, NUM_CLASSES = 1024, 2048, 19
 ROUNDS, WARMUP = 50, 3

@@ -5,12 +5,17 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from layouts import TINY, paint
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base as Tag
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from veduta.data.bands import ENCODING
 
 Pixels = NDArray[np.uint8]
 
@@ -61,3 +66,45 @@ def exif(orientation: object) -> bytes:
     tags = Image.Exif()
     tags[ORIENTATION] = orientation
     return tags.tobytes()
+
+
+def encode_part(pixels: Pixels, compression: str) -> tuple[bytes, dict[int, Any]]:
+    """A strip as libtiff encodes it, and the tags that belong to it."""
+    height = pixels.shape[0]
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "TIFF", compression=compression, tiffinfo={Tag.RowsPerStrip: height})
+    with Image.open(data) as image:
+        tags: dict[int, Any] = {tag: image.tag_v2[tag] for tag in ENCODING if tag in image.tag_v2}  # type: ignore[attr-defined]
+        (start,), (size,) = image.tag_v2[Tag.StripOffsets], image.tag_v2[Tag.StripByteCounts]  # type: ignore[attr-defined]
+    return data.getvalue()[start : start + size], tags
+
+
+def tiled(pixels: Pixels, tile: tuple[int, int], compression: str = "tiff_adobe_deflate") -> bytes:
+    """A tiled TIFF. At the right and the bottom tiles reach beyond the image, as they do in files."""
+    height, width = pixels.shape[:2]
+    down, across = -(-height // tile[0]), -(-width // tile[1])
+    beyond = ((0, down * tile[0] - height), (0, across * tile[1] - width), (0, 0))[: pixels.ndim]
+    padded = np.pad(pixels, beyond, mode="edge")
+    tiles: list[bytes] = []
+    tags: dict[int, Any] = {}
+    for top in range(0, height, tile[0]):
+        for left in range(0, width, tile[1]):
+            data, tags = encode_part(padded[top : top + tile[0], left : left + tile[1]], compression)
+            tiles.append(data)
+    return assembled(tags, (height, width), tile, tiles)
+
+
+def assembled(tags: dict[int, Any], size: tuple[int, int], tile: tuple[int, int], tiles: list[bytes]) -> bytes:
+    directory = ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        directory[tag] = value
+    directory[Tag.ImageLength], directory[Tag.ImageWidth] = size
+    directory[Tag.TileLength], directory[Tag.TileWidth] = tile
+    directory[Tag.TileByteCounts] = tuple(len(data) for data in tiles)
+    starts = np.cumsum([0, *map(len, tiles)])[:-1]
+    directory[Tag.TileOffsets] = tuple(starts.tolist())
+    length = 8 + len(directory.tobytes(8))
+    directory[Tag.TileOffsets] = tuple((starts + length).tolist())
+    file = io.BytesIO()
+    directory.save(file)
+    return file.getvalue() + b"".join(tiles)

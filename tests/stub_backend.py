@@ -1,4 +1,8 @@
-"""A model without weights: it reads the class of each pixel off the red of tests/layouts.py."""
+"""Models without weights: one reads the class of each pixel off the red of tests/layouts.py, one is any function."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +10,9 @@ from layouts import LEVELS, TINY
 from torch import Tensor
 
 from veduta.checkpoint import ModelInfo
-from veduta.config import Data, Optim, Recipe
+from veduta.config import Data, Optim, ProtocolName, Recipe
+from veduta.data.label_maps import numbered
+from veduta.data.sample import to_unit_range
 from veduta.labels import LabelMap
 
 RECIPE = Recipe(
@@ -32,3 +38,30 @@ class StubBackend:
         if self.blind_to is not None:
             ids[ids == self.blind_to] = 0
         return {"mask_logits": F.one_hot(ids, last + 1).permute(0, 3, 1, 2).float()}
+
+
+class FunctionBackend:
+    """A function of images (N, 3, H, W) in [0, 1] that gives `reads`. shapes: of all that it was shown."""
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        protocol: ProtocolName,
+        *,
+        crop: tuple[int, int],
+        num_classes: int = 4,
+        reads: str = "mask_logits",
+        **changes: Any,
+    ) -> None:
+        data = replace(RECIPE.data, crop_size=crop)
+        recipe = replace(RECIPE, data=data, protocol=protocol, **changes)
+        labels = numbered(num_classes, images=reads == "class_logits")
+        self.info = ModelInfo(recipe=recipe, labels=labels, step=7, weights_sha256="0123456789abcdef")
+        self.network, self.reads = network, reads
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        self.shapes.append(tuple(images.shape))
+        return {self.reads: self.network(to_unit_range(images, self.device))}

@@ -15,11 +15,14 @@ from stub_backend import StubBackend
 from veduta.data.layout import FileDataset
 from veduta.data.layouts.camvid import open_camvid
 from veduta.data.layouts.folder import open_folder
-from veduta.engine.evaluate import NUM_EXAMPLES, evaluate, read_ahead
+from veduta.data.sample import Sample
+from veduta.engine.counting import read_ahead
+from veduta.engine.evaluate import NUM_EXAMPLES, evaluate, example_of, with_examples
 from veduta.engine.predictor import Predictor, batches_by_size
 from veduta.labels import LabelMap
-from veduta.tasks.evaluation import Evaluation, percent
-from veduta.tasks.metrics import ConfusionMatrix
+from veduta.tasks.confusion import ConfusionMatrix
+from veduta.tasks.evaluation import Evaluation, ImageScore, find_column, percent
+from veduta.tasks.prediction import Prediction
 
 
 def score(root: Path, backend: StubBackend | None = None, *, batch_size: int = 2) -> Evaluation:
@@ -152,7 +155,13 @@ def test_the_json_is_strict_and_complete(folder_root: Path) -> None:
     assert [c["name"] for c in content["classes"]] == ["sky", "road", "car"]
     assert content["per_image"][1] == {"name": "b", "mean_iou": None, "pixel_accuracy": None}
     assert content["confusion"] == evaluation.scores.confusion.tolist()
-    assert (content["step"], content["weights_sha256"]) == (7, "0123456789abcdef")
+    assert content["proof"] == "weights 0123456789ab at step 7" and content["sha256"] == "0123456789abcdef"
+    assert content["rules"] == {"boxes": "voc12", "full": True} and content["confusion_of"] == "pixels"
+    low, high = content["interval"]
+    assert low <= content["mean_iou"] <= high
+    assert {"boundary_iou", "frequency_weighted_iou"} < content.keys()
+    assert "environment" not in content
+    assert strictly(evaluation.to_json({"torch": "2"}))["environment"] == {"torch": "2"}
 
 
 def test_undefined_figures_are_null_in_json(folder_root: Path) -> None:
@@ -166,26 +175,90 @@ def test_undefined_figures_are_null_in_json(folder_root: Path) -> None:
 def test_the_headline_and_the_table_say_what_was_measured(folder_root: Path) -> None:
     evaluation = score(folder_root)
     assert evaluation.headline() == (
-        "mIoU 100.00  pixel accuracy 100.00  (folder val: 3 of 3 images, each once, 0 failed; 3 of 3 classes present; "
-        f"{percent(evaluation.scores.facts['void_share'])} % void; whole images, single scale; weights 0123456789ab at "
-        "step 7)"
+        "mIoU 100.00 [100.00, 100.00]  pixel accuracy 100.00  (folder val: 3 of 3 images, each once, 0 failed; 3 of 3 "
+        f"classes present; {percent(evaluation.scores.facts['void_share'])} % void; whole images, single scale; "
+        "weights 0123456789ab at step 7; []: 95 % by bootstrap over images)"
     )
     assert [line.split()[0] for line in evaluation.table().splitlines()] == ["class", "sky", "road", "car"]
 
 
-def test_the_best_and_the_worst_images_are_kept_in_order(folder_root: Path) -> None:
-    for i in range(8):
-        add(folder_root, f"n{i}", i, (24, 28 + 4 * i))
+def test_without_what_takes_time_there_is_no_interval(folder_root: Path) -> None:
+    dataset, source = open_folder(folder_root, "val"), Predictor(StubBackend())
+    evaluation = evaluate(source, dataset, name="folder", split="val", batch_size=2, full=False)
+    assert evaluation.interval is None and evaluation.details() == ""
+    assert evaluation.headline().startswith("mIoU 100.00  pixel accuracy") and "[]" not in evaluation.headline()
+
+
+def test_one_image_has_no_interval(folder_root: Path) -> None:
+    dataset = open_folder(folder_root, "val")
+    dataset.keys = dataset.keys[:1]
+    evaluation = evaluate(Predictor(StubBackend()), dataset, name="folder", split="val", batch_size=2)
+    assert evaluation.interval is None and strictly(evaluation.to_json())["interval"] is None
+
+
+def test_the_table_is_sorted_by_the_column_that_is_asked_for(folder_root: Path) -> None:
+    evaluation = score(folder_root, StubBackend(blind_to=1))
+    ious = dict(zip(evaluation.labels.names, evaluation.scores.per_class["iou"].tolist(), strict=True))
+    assert ious["road"] == 0 < ious["sky"] < ious["car"] == 1
+
+    def order(sort: str | None) -> list[str]:
+        return [line.split()[0] for line in evaluation.table(sort).splitlines()[1:]]
+
+    assert order(None) == ["sky", "road", "car"]
+    assert order("class") == ["car", "road", "sky"]
+    assert order("iou") == ["car", "sky", "road"]
+    shares = evaluation.scores.per_class["share"]
+    assert order("share") == [evaluation.labels.names[i] for i in np.argsort(-shares)]
+
+
+def test_a_column_is_found_by_its_name_or_its_word_and_an_unknown_one_names_the_nearest() -> None:
+    columns = ("ap50", "iou", "objects")
+    assert [find_column(name, columns) for name in ("iou", "IoU", "AP50", "class")] == ["iou", "iou", "ap50", "class"]
+    with pytest.raises(ValueError, match=r"--sort object: the table has no such column\. Did you mean objects"):
+        find_column("object", columns)
+
+
+def test_the_best_the_typical_and_the_worst_images_come_in_order_and_only_when_asked_for(folder_root: Path) -> None:
+    for i in range(12):
+        add(folder_root, f"n{i:02}", i, (24, 28 + 4 * i))
     make_void(folder_root, "b")  # has no score: neither good nor bad
-    evaluation = score(folder_root, StubBackend(blind_to=2))
+    source = Predictor(StubBackend(blind_to=2))
+    dataset = open_folder(folder_root, "val")
+    bare = evaluate(source, dataset, name="folder", split="val", batch_size=2)
+    assert bare.best == bare.typical == bare.worst == ()
+    evaluation = with_examples(bare, source, dataset)
     ious = [image.scores["mean_iou"] for image in evaluation.per_image]
     ranked = sorted(iou for iou in ious if not math.isnan(iou))
     assert [e.score.scores["mean_iou"] for e in evaluation.worst] == ranked[:NUM_EXAMPLES]
     assert [e.score.scores["mean_iou"] for e in evaluation.best] == ranked[::-1][:NUM_EXAMPLES]
-    for example in (*evaluation.best, *evaluation.worst):
+    assert [e.score.scores["mean_iou"] for e in evaluation.typical] == ranked[::-1][5:9]  # in the middle of 14
+    for example in (*evaluation.best, *evaluation.typical, *evaluation.worst):
         assert example.sample.name == example.score.name
         assert example.prediction.mask is not None and not (example.prediction.mask == 2).any()
         assert example.prediction.mask.shape == example.sample.image.shape[:2]
+
+
+def test_pictures_are_those_of_the_images_counted_where_others_failed(folder_root: Path) -> None:
+    (folder_root / "images/val/a.png").write_bytes(b"")
+    source, dataset = Predictor(StubBackend()), open_folder(folder_root, "val")
+    evaluation = with_examples(evaluate(source, dataset, name="folder", split="val", batch_size=2), source, dataset)
+    assert evaluation.order == (1, 2)
+    assert [example.sample.name for example in evaluation.best] == ["b", "sub/c"]
+
+
+def test_a_large_picture_is_kept_small_with_its_masks_and_boxes() -> None:
+    mask = np.zeros((5000, 10_000), np.uint8)
+    mask[:, 5000:] = 1
+    boxes = np.array([[5000, 0, 10_000, 5000]], np.float32)
+    sample = Sample(image=mask[..., None].repeat(3, axis=2) * 200, name="large", mask=mask, boxes=boxes)
+    prediction = Prediction(mask=mask, boxes=boxes, confidence=np.zeros((1250, 2500), np.float32))
+    example = example_of(ImageScore(name="large", scores={}), sample, prediction)
+    assert example.sample.image.shape == (1024, 2048, 3)
+    for it in (example.sample, example.prediction):
+        assert it.mask is not None and it.boxes is not None
+        assert it.mask.shape == (1024, 2048) and not it.mask[:, :1024].any() and it.mask[:, 1024:].all()
+        np.testing.assert_allclose(it.boxes, [[1024, 0, 2048, 1024]])
+    assert example.sample.image[:, 1024:].min() == 200
 
 
 def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:

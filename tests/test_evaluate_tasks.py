@@ -1,7 +1,9 @@
 """Promises of evaluation for classes of whole images and for boxes with masks, and of many processes at once."""
 
 import json
+import pickle
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -15,14 +17,19 @@ from torch import Tensor
 
 from veduta.checkpoint import ModelInfo
 from veduta.config import Augment, Data, ProtocolName, TaskName
+from veduta.data.loader import share_of_rank
 from veduta.data.sample import Sample
 from veduta.engine import evaluate as module
-from veduta.engine.evaluate import Share, evaluate, score_share
+from veduta.engine.counting import Share, count_share
+from veduta.engine.evaluate import evaluate
 from veduta.engine.predictor import Predictor
+from veduta.errors import RunStopped
 from veduta.labels import LabelMap
 from veduta.ops.boxes import encode
 from veduta.tasks import TASKS
+from veduta.tasks.bootstrap import interval
 from veduta.tasks.evaluation import Evaluation
+from veduta.tasks.metrics import Metric, Rules
 
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
 
@@ -110,8 +117,8 @@ def test_a_classification_is_scored_by_images() -> None:
     np.testing.assert_allclose(evaluation.scores.per_class["accuracy"], [1 / 3, 1, np.nan])
     assert evaluation.scores.confusion.tolist() == [[1, 1, 1, 0], [0, 2, 0, 0], [0, 0, 0, 0]]
     assert evaluation.headline() == (
-        "top-1 60.00  top-5 100.00  (ours val: 5 of 5 images, each once, 0 failed; 2 of 3 classes present; whole "
-        "images, single scale; weights 0123456789ab at step 7)"
+        "top-1 60.00 [20.00, 100.00]  top-5 100.00  (ours val: 5 of 5 images, each once, 0 failed; 2 of 3 classes "
+        "present; whole images, single scale; weights 0123456789ab at step 7; []: 95 % by bootstrap over images)"
     )
     assert evaluation.table().splitlines()[0].split() == ["class", "accuracy", "images"]
     assert [line.split()[1:3] for line in evaluation.table().splitlines()[1:]] == [
@@ -119,7 +126,6 @@ def test_a_classification_is_scored_by_images() -> None:
         ["100.00", "2"],
         ["-", "0"],
     ]
-    assert [example.score.scores["top1"] for example in evaluation.worst] == [0, 0, 1, 1]
     content = json.loads(evaluation.to_json())
     assert content["top1"] == 0.6 and content["classes"][2] == {
         "name": "car",
@@ -135,9 +141,10 @@ def test_boxes_and_masks_are_scored_in_one_pass() -> None:
     evaluation = run("detect_segment", samples)
     assert evaluation.scores.overall["ap50"] == 0.25  # class 1: hit, false and left out; class 2: not found
     assert evaluation.scores.facts["objects"] == 2 and evaluation.scores.facts["difficult"] == 1
-    assert evaluation.headline().startswith("AP50 25.00  mIoU 49.93  (ours val: 3 of 3 images, each once")
-    assert "2 objects, 1 difficult ones left out; 0.00 % void; whole images" in evaluation.headline()
-    assert evaluation.table().splitlines()[0].split() == ["class", "AP50", "IoU", "objects", "share"]
+    headline = evaluation.headline()
+    assert headline.startswith("AP50 25.00 [0.00, 100.00]  mIoU 49.93  (ours val: 3 of 3 images, each once")
+    assert "2 objects, 1 difficult ones left out; 0.00 % void; whole images" in headline
+    assert set(evaluation.table().splitlines()[0].split()) == {"class", "AP50", "IoU", "boundary", "objects", "share"}
     content = json.loads(evaluation.to_json())
     assert (content["ap50"], content["objects"], content["difficult"]) == (0.25, 2, 1)
     assert content["classes"][0]["ap50"] is None and content["classes"][2]["objects"] == 1
@@ -170,32 +177,13 @@ def test_a_split_without_the_truth_of_the_task_is_refused(task: TaskName, what: 
         run(task, samples)
 
 
-def test_a_classifier_sees_images_of_any_size_as_one_batch_of_squares_and_the_protocol_says_so() -> None:
+def test_a_classifier_sees_images_of_any_size_as_one_batch_of_squares_and_the_headline_says_so() -> None:
     backend = Scripted("classify", IMAGENET)
     sizes = [(64, 80), (32, 32), (300, 40), (33, 33)]
     samples: list[Sample | None] = [classified(1, 1, i, size) for i, size in enumerate(sizes)]
     evaluation = evaluate(Predictor(backend), Listed(samples), name="ours", split="val", batch_size=8)
     assert backend.seen == [(4, 3, 32, 32)] and evaluation.scores.overall["top1"] == 1
-    assert (
-        "central 32/64 of the shorter side as 32 x 32, images of that size whole, single scale" in evaluation.headline()
-    )
-
-
-def test_the_square_is_that_of_the_authors_and_an_image_of_its_size_stays_whole() -> None:
-    shown: list[Tensor] = []
-
-    class Watching(Scripted):
-        def __call__(self, images: Tensor) -> dict[str, Tensor]:
-            shown.append(images)
-            return super().__call__(images * 0)
-
-    rows, columns = np.indices((64, 96))
-    large = np.stack([rows * 2, columns * 2, rows * 0], axis=2).astype(np.uint8)
-    small = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    Predictor(Watching("classify", IMAGENET))([large, small])
-    middle = shown[0][0].permute(1, 2, 0).numpy()  # half of the shorter side, from (16, 32) on: not resized
-    np.testing.assert_array_equal(middle, large[16:48, 32:64])
-    np.testing.assert_array_equal(shown[0][1].permute(1, 2, 0).numpy(), small)
+    assert "central 32/64 of the shorter side as 32 x 32, bilinear (ResNeSt in training)" in evaluation.headline()
 
 
 def some_samples(task: str, count: int) -> list[Sample | None]:
@@ -214,13 +202,29 @@ def some_samples(task: str, count: int) -> list[Sample | None]:
 def without_time(evaluation: Evaluation) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(evaluation.to_json())
     del content["seconds"]
-    shown = [[(e.score.name, e.sample.name) for e in examples] for examples in (evaluation.best, evaluation.worst)]
-    return {**content, "shown": shown}
+    return {**content, "order": evaluation.order, "state": contents(evaluation.metric)}
+
+
+def contents(metric: Metric) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in metric.state().items()}
+
+
+def silent(done: int, total: int) -> None:
+    pass
+
+
+def share_of(source: Predictor, dataset: Listed, rank: int, parts: int) -> Share:
+    """What process `rank` of `parts` counts."""
+    indices = share_of_rank(len(dataset), rank, parts)
+    share = Share(source.task.metric(Rules(full=True)), indices.start)
+    count_share(source, dataset, indices, share, batch_size=4, progress=silent)
+    return share
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_shares_of_any_number_of_processes_make_the_whole(task: TaskName, monkeypatch: pytest.MonkeyPatch) -> None:
-    for count in (1, 2, 3, 4, 5, 9, 16, 17):  # with fewer images than parts, too
+    monkeypatch.setattr(module, "interval", partial(interval, rounds=20))  # a thousand take their time
+    for count in range(1, 18):  # with fewer images than parts, too
         dataset = Listed(some_samples(task, count))
         whole = without_time(run(task, dataset.samples))
         for parts in range(1, 5):
@@ -229,56 +233,43 @@ def test_shares_of_any_number_of_processes_make_the_whole(task: TaskName, monkey
             def gather(
                 share: Share, predictor: Predictor = predictor, dataset: Listed = dataset, parts: int = parts
             ) -> list[Share]:
-                shares = [
-                    score_share(predictor, dataset, range(rank, len(dataset), parts), batch_size=4, progress=silent)
-                    for rank in range(1, parts)
-                ]
-                return [share, *shares]
+                return [share, *(share_of(predictor, dataset, rank, parts) for rank in range(1, parts))]
 
-            monkeypatch.setattr(module, "world_size", lambda parts=parts: parts)
-            monkeypatch.setattr(module, "gathered", gather)
-            evaluation = evaluate(predictor, dataset, name="ours", split="val", batch_size=4)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "world_size", lambda parts=parts: parts)
+                patch.setattr(module, "gathered", gather)
+                evaluation = evaluate(predictor, dataset, name="ours", split="val", batch_size=4)
             assert without_time(evaluation) == whole
-            monkeypatch.undo()
+            assert evaluation.images_counted + len(evaluation.failed) == count
+            assert list(evaluation.order) == [i for i in range(count) if i % 7 != 4]
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
-def test_images_and_failures_come_in_the_order_of_the_data_set() -> None:
-    dataset, predictor = Listed(some_samples("classify", 12)), Predictor(Scripted("classify"))
-    shares = [score_share(predictor, dataset, range(rank, 12, 3), batch_size=2, progress=silent) for rank in range(3)]
-    first, *others = shares
-    for share in others[::-1]:
-        first.merge(share)
-    assert [image.score.name for image in first.images] == [f"{i}" for i in range(12) if i % 7 != 4]
-    assert [index for index, _ in first.failed] == [4, 11]
-
-
-def test_no_more_predictions_are_kept_than_are_shown() -> None:
+def test_nothing_of_an_image_is_kept_but_small_numbers() -> None:
+    """What 15 images leave behind, against the pixels of one."""
     dataset, predictor = Listed(some_samples("detect_segment", 17)), Predictor(Scripted("detect_segment"))
-    share = score_share(predictor, dataset, range(17), batch_size=4, progress=silent)
-    assert len(share.images) == 15 and len(share.predictions) <= 2 * module.NUM_EXAMPLES
+    share = share_of(predictor, dataset, 0, 1)
+    assert len(share.images) == 15
+    assert len(pickle.dumps(share)) < painted(0).nbytes * 15 / 5
 
 
-def evaluated_by_two() -> dict[str, Any]:
-    return without_time(run("detect_segment", some_samples("detect_segment", 9)))
+def scored() -> list[dict[str, Any]]:
+    return [without_time(run(task, some_samples(task, count))) for task in TASK_NAMES for count in (1, 2, 8)]
 
 
-def refused_by_two() -> str:
+def refused() -> str:
     """Only the second process meets the sample without boxes."""
-    with pytest.raises(ValueError, match="to compare with") as refused:
+    with pytest.raises((ValueError, RunStopped)) as caught:
         run("detect_segment", [boxed(1, 1, 0), Sample(image=painted(0), name="bare"), boxed(1, 1, 2)])
-    return str(refused.value)
+    return str(caught.value)
 
 
-def both() -> tuple[dict[str, Any], str]:
-    return evaluated_by_two(), refused_by_two()
+def both() -> tuple[list[dict[str, Any]], str]:
+    return scored(), refused()
 
 
-def test_two_processes_give_the_evaluation_of_one_or_its_refusal() -> None:
-    alone = evaluated_by_two()
-    for evaluation, refusal in run_ranks(both, 2):
-        assert evaluation == alone
-        assert refusal.startswith("bare of split 'val' has no boxes")
+def test_three_processes_give_the_evaluations_of_one_and_say_once_what_they_refuse() -> None:
+    alone = scored()
+    results = run_ranks(both, 3)
+    assert [evaluations for evaluations, _ in results] == [alone] * 3
+    assert results[0][1].startswith("bare of split 'val' has no boxes")
+    assert [refusal for _, refusal in results[1:]] == ["", ""]

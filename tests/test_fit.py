@@ -31,7 +31,7 @@ CROPPING: dict[str, Fit] = {
     "stretched centre": StretchedCentre(60, 48),
 }
 REVERSIBLE: dict[str, Reversible] = {
-    "padded": Padded(129),
+    "padded": Padded((129, 137)),
     "longer side": LongerSide(129),
     "range": Range(80, 200),
     "range of multiples": Range(80, 160, 16),
@@ -100,15 +100,17 @@ def test_the_published_evaluation_of_mindspores_resnest_ignores_the_aspect() -> 
 
 def test_padding_lies_at_the_bottom_and_the_right() -> None:
     image = noise((45, 61))
-    fitted = Padded(65)(image)
+    fitted = Padded((65, 65))(image)
     assert (fitted[:45, :61] == image).all() and (fitted[45:] == 128).all() and (fitted[:, 61:] == 128).all()
     fitted = LongerSide(61)(image)
     assert (fitted[:45] == image).all() and (fitted[45:] == MEAN_COLOR).all()
 
 
-def test_an_image_that_does_not_fit_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ValueError, match=r"66 x 20 .*65 x 65"):
-        Padded(65)(noise((20, 66)))
+def test_a_side_that_is_longer_than_the_crop_grows_to_where_corners_are_aligned() -> None:
+    assert Padded((65, 65)).fitted((20, 66)) == (65, 81) and Padded((65, 65)).fitted((81, 300)) == (81, 305)
+    assert Padded((513, 513)).fitted((1024, 2048)) == (1025, 2049)  # the published crop of Cityscapes
+    fitted = Padded((65, 65))(noise((20, 66)))
+    assert fitted.shape == (65, 81, 3) and (fitted[:20, :66] == noise((20, 66))).all() and (fitted[:, 66:] == 128).all()
 
 
 def test_the_longer_side_is_enlarged_too() -> None:

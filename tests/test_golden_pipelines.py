@@ -4,6 +4,7 @@ Where the references drew random numbers, ours get the same ones, drawn again fr
 """
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,20 @@ import rule
 import torch
 from golden_data import Golden
 from numpy.typing import NDArray
+from stub_backend import FunctionBackend
 from torch import Tensor
 
+from veduta.config import ProtocolName
 from veduta.data.augment.blitznet_crops import ORDERS
 from veduta.data.augment.photometric import ADJUST
 from veduta.data.augment.published_crops import DEEPLAB, ENCODING, REFINENET, cut, encoding_size
 from veduta.data.fit import CentralSquare, LongerSide, Padded, Range, Stretched
 from veduta.data.sample import Sample
-from veduta.engine.protocols import encoding, refinenet
+from veduta.engine.multi_scale import Encoding, RefineNet
+from veduta.engine.predictor import Predictor
 from veduta.labels import IGNORE_INDEX
 from veduta.ops.resize import resize_aligned_nearest
-from veduta.tasks.metrics import ConfusionMatrix
+from veduta.tasks.confusion import ConfusionMatrix
 
 PIPELINES, TENSORFLOW = Golden("pipelines"), Golden("tf_ops")
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # of ImageNet, RGB
@@ -81,7 +85,7 @@ def test_padding_of_deeplab_is_tensorflows_in_training_and_evaluation() -> None:
     assert (expected == 127.5).any()  # what becomes 128 here
     np.testing.assert_allclose(image[::4, ::4], expected, atol=HALF_A_LEVEL)
     np.testing.assert_array_equal(mask, TENSORFLOW.arrays["pad_label"])
-    np.testing.assert_array_equal(Padded(65)(DEEPLAB_IMAGE), image)
+    np.testing.assert_array_equal(Padded((65, 65))(DEEPLAB_IMAGE), image)
 
 
 @pytest.mark.parametrize("case", TENSORFLOW.meta["resize_to_range"], ids=lambda case: str(case["size_out"]))
@@ -147,11 +151,6 @@ def test_central_squares_are_those_of_the_authors_resnest(kernel: Any, seed: int
 
 REFINENET_IMAGES = {"landscape": rule.image_u8(301, (60, 80, 3)), "portrait": rule.image_u8(302, (90, 71, 3))}  # BGR
 REFINENET_MASKS = (rule.labels(303, (60, 80), 21), rule.labels(304, (90, 71), 21))
-REFINENET_RUNS: dict[str, dict[str, Any]] = {
-    "plain": {"flip": False},
-    "flip": {"flip": True},
-    "ms_flip": {"flip": True, "scales": (1.0, 0.75, 1.5)},
-}
 
 
 def in_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -174,22 +173,26 @@ def stand_in(x: Tensor) -> Tensor:
     return torch.einsum("kc,nchw->nkhw", weights, normalised.float()) + 2 * places
 
 
-def refinenet_mask(image: NDArray[np.uint8], run: str) -> NDArray[np.uint8]:
-    logits = refinenet(stand_in, in_rgb(image), crop=129, **REFINENET_RUNS[run])
-    return logits.argmax(dim=1)[0].to(torch.uint8).numpy()
+def refinenet_masks(run: str) -> list[NDArray[np.uint8]]:
+    """Both images at once: each lies on a canvas of one size, whatever its own."""
+    protocol: ProtocolName = "refinenet-multiscale" if run == "ms_flip" else "refinenet"
+    predictor = Predictor(FunctionBackend(stand_in, protocol, crop=(129, 129), num_classes=21))
+    if run == "plain":  # what the port does without its --flip
+        predictor.show = RefineNet(side=129, mirrored=False)
+    masks = [prediction.mask for prediction in predictor([in_rgb(image) for image in REFINENET_IMAGES.values()])]
+    return [mask for mask in masks if mask is not None]
 
 
-@pytest.mark.parametrize("run", REFINENET_RUNS)
+@pytest.mark.parametrize("run", ["plain", "flip", "ms_flip"])
 def test_masks_of_refinenets_evaluation_are_mindspores(run: str) -> None:
-    for number, image in enumerate(REFINENET_IMAGES.values()):
-        expected = PIPELINES.arrays[f"rf_mask_{run}_{number}"]
-        assert (refinenet_mask(image, run) == expected).mean() > 0.995
+    for number, mask in enumerate(refinenet_masks(run)):
+        assert (mask == PIPELINES.arrays[f"rf_mask_{run}_{number}"]).mean() > 0.995
 
 
 def test_scores_of_refinenets_evaluation_are_mindspores() -> None:
     metric = ConfusionMatrix(21)
-    for image, mask in zip(REFINENET_IMAGES.values(), REFINENET_MASKS, strict=True):
-        metric.update(refinenet_mask(image, "flip"), mask)
+    for found, mask in zip(refinenet_masks("flip"), REFINENET_MASKS, strict=True):
+        metric.update(found, mask)
     np.testing.assert_array_equal(metric.counts[:, :21], PIPELINES.arrays["rf_hist"])
     scores = metric.compute()
     np.testing.assert_allclose(scores.iou, PIPELINES.arrays["rf_iou"])
@@ -197,19 +200,21 @@ def test_scores_of_refinenets_evaluation_are_mindspores() -> None:
 
 
 def test_the_sliding_evaluation_is_pytorch_encodings() -> None:
+    """The recorded image is normalised already; it is brought to where black is 0, and back in the network."""
     weights = 0.5 * torch.from_numpy(rule.fill("standin.weight", (21, 3), fan_in=0.3))[:19]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def network(x: Tensor) -> Tensor:
-        return torch.einsum("kc,nchw->nkhw", weights, x) + torch.from_numpy(rule.image(320, (1, 19, *x.shape[-2:])))
+        places = torch.from_numpy(rule.image(320, (1, 19, *x.shape[-2:])))
+        return torch.einsum("kc,nchw->nkhw", weights, (x - mean) / std) + places
 
-    scores = encoding(
-        network,
-        torch.from_numpy(rule.image(321, (1, 3, 40, 80))),
-        base_size=104,
-        crop_size=48,
-        scales=(0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25),
-        flip=True,
-        pad=-torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225]),  # black, normalised
-    )
+    predictor = Predictor(FunctionBackend(network, "encoding-multiscale", crop=(48, 48), num_classes=19))
+    assert isinstance(predictor.show, Encoding)
+    predictor.show = replace(predictor.show, base_size=104)
+    normalised = torch.from_numpy(rule.image(321, (1, 3, 40, 80)))[0]
+    image: Any = (normalised * std + mean).permute(1, 2, 0).numpy()
+    (outputs,) = predictor.show(predictor.backend, predictor.task, [image])
+    scores = outputs["mask_logits"].exp()
     np.testing.assert_allclose(scores[:, :, ::4, ::4], PIPELINES.arrays["enc_multieval_scores"], rtol=1e-4)
-    np.testing.assert_array_equal(scores.argmax(dim=1), PIPELINES.arrays["enc_multieval_mask"])
+    (prediction,) = predictor([image])
+    np.testing.assert_array_equal(prediction.mask, PIPELINES.arrays["enc_multieval_mask"][0])

@@ -214,6 +214,7 @@ def test_a_bundle_becomes_a_model_file_that_says_where_it_comes_from(mobile_bund
     _, info = load_model(tmp_path / "mobile.safetensors")
     assert info == report.info and info.origin is not None
     assert info.recipe.model == "deeplabv3_mobilenet_v2" and info.labels == VOC and info.step == 30_000
+    assert info.recipe.protocol == "deeplab" and info.recipe.data.crop_size == (513, 513)
     assert info.origin.source == "tensorflow" and len(info.origin.sha256) == 64
     assert [name.split("-")[-1] for name in info.origin.files] == ["30000.index", "00002", "00002"]
     assert "(0.5, 0.5, 0.5)" in info.origin.preprocessing
@@ -251,6 +252,7 @@ def test_mindspore_and_pytorch_files_are_recognised_whatever_they_are_called(tmp
     report = import_checkpoint(tmp_path / "a.pth", tmp_path / "ms.safetensors")
     assert report.info.recipe.model == "resnest50" and report.info.recipe.task == "classify"
     assert report.info.labels.num_classes == 1000 and report.info.labels.of == "images"
+    assert report.info.recipe.protocol == "resnest-mindspore" and report.info.recipe.data.crop_size == (224, 224)
     assert "zeros: the source has no such tensor" in report.table()
     state = {name: torch.from_numpy(value) for name, value in zeros_of("resnet18").items()}
     torch.save(
@@ -258,6 +260,7 @@ def test_mindspore_and_pytorch_files_are_recognised_whatever_they_are_called(tmp
     )
     report = import_checkpoint(tmp_path / "b.ckpt", tmp_path / "pt.safetensors")
     assert report.info.recipe.model == "resnet18" and report.info.labels.num_classes == 10
+    assert report.info.recipe.protocol == "timm" and report.info.recipe.data.crop_size == (224, 224)
     assert any(row.what == "dropped: state of the optimizer" for row in report.rows)
     save_file(zeros_of("resnet34"), tmp_path / "c")
     assert import_checkpoint(tmp_path / "c", tmp_path / "st.safetensors").info.recipe.model == "resnet34"
@@ -377,7 +380,8 @@ def test_import_prints_every_tensor_and_predict_runs_the_result(mobile_bundle: P
     assert "MobilenetV2/Conv/weights" in result.stdout and "none left over" in result.stdout
     assert len(json.loads(table.read_text())["tensors"]) == 272 + 165
     Image.fromarray(rule.image_u8(18, (129, 129, 3))).save(tmp_path / "golden.png")
-    result = veduta("predict", out, tmp_path / "golden.png", "--out", tmp_path / "predicted", guard=tmp_path)
+    whole = ("--set", "protocol=whole")  # the recording has no padding
+    result = veduta("predict", out, tmp_path / "golden.png", "--out", tmp_path / "predicted", *whole, guard=tmp_path)
     assert result.returncode == 0, result.stderr
     mask = np.array(Image.open(tmp_path / "predicted/masks/golden.png"))
     assert (mask != Golden("deeplabv3_mobilenetv2_os16_129").arrays["out:prediction"]).sum() <= 1

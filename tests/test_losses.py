@@ -20,6 +20,7 @@ from veduta.models import build_model
 from veduta.tasks import TASKS
 from veduta.tasks.classify import Classify, mix_batch
 from veduta.tasks.losses import Mixup, cross_entropy, dice, soft_cross_entropy
+from veduta.tasks.metrics import Rules
 from veduta.tasks.segment import Segment
 
 WEIGHTS = torch.tensor([0.3, 1.0, 2.5, 0.0, 4.0])
@@ -153,7 +154,7 @@ def test_segment_predicts_train_ids_and_makes_a_metric_of_its_classes() -> None:
     for prediction, expected in zip(task.predict({"mask_logits": logits}), logits.argmax(dim=1), strict=True):
         assert prediction.mask is not None and prediction.mask.dtype == np.uint8
         assert (prediction.mask == expected.numpy()).all()
-    assert task.metric().matrix.num_classes == TINY.num_classes
+    assert task.metric(Rules()).matrix.num_classes == TINY.num_classes
 
 
 def test_coarser_logits_meet_the_mask_pixels_under_them_with_corners_aligned() -> None:

@@ -3,17 +3,25 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import put, tiled
 from layouts import TINY, paint, save
+from model_files import random_backend
+from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
+from small_runs import small_recipe
 from stub_backend import StubBackend
 
-from veduta.engine.predict import find_images, predict
+from veduta.data.images import read_rgb
+from veduta.engine.predict import _number, find_images, predict
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
+from veduta.labels import LabelMap
 from veduta.tasks.prediction import OPACITY, draw_boxes, draw_mask
 
 
@@ -91,10 +99,44 @@ def test_the_json_names_model_classes_and_the_share_of_each_class(photos: Path, 
     run(find_images([str(photos / "a.png")]), tmp_path / "deep" / "out")
     content = json.loads((tmp_path / "deep" / "out" / "predictions.json").read_text())
     assert content["model"] == {"name": "deeplabv3plus_tiny", "recipe": "stub", "weights_sha256": "0123456789abcdef"}
-    assert content["classes"][1] == {"file_id": 0, "name": "road", "color": [110, 90, 130]}
+    assert content["labels"]["classes"][1] == {"file_id": 0, "name": "road", "color": [110, 90, 130]}
+    assert content["labels"] == TypeAdapter(LabelMap).dump_python(TINY, mode="json")
+    assert content["proof"] == "weights 0123456789ab at step 7" and content["protocol"].startswith("whole images")
     (row,) = content["images"]
     assert (row["name"], row["height"], row["width"], content["failed"]) == ("a", 24, 32, [])
     assert sum(row["shares"].values()) == pytest.approx(1) and set(row["shares"]) == {"sky", "road", "car"}
+
+
+def test_numbers_of_boxes_come_back_as_the_float32_that_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random(5000, np.float32) * 10 ** rng.integers(-8, 4, 5000).astype(np.float32)
+    assert (np.array(json.loads(json.dumps([_number(value) for value in values])), np.float32) == values).all()
+    assert _number(np.float32(0.9)) == 0.9
+
+
+def test_scores_of_whole_images_are_written_in_full_and_those_of_unreadable_ones_left_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        save(tmp_path / f"photos/{name}.png", paint(ord(name), 3)[0])
+    (tmp_path / "photos/b.png").write_bytes(b"no image")
+    predictor = Predictor(random_backend(small_recipe("classify", tmp_path), TINY, seed=1))
+    images = find_images([str(tmp_path / "photos")])
+    assert len(predict(predictor, images, tmp_path / "out", ProgressLine())) == 1
+    scores = np.load(tmp_path / "out/class_scores.npy")
+    assert scores.dtype == np.float32 and scores.shape == (2, 3)
+    for row, name in zip(scores, ("a", "c"), strict=True):
+        (expected,) = predictor([read_rgb(tmp_path / f"photos/{name}.png")])
+        assert (row == expected.class_scores).all()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["class_scores.npy", "predictions.json"]
+
+
+def test_confidence_is_written_where_it_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    images = find_images([str(photos / "deep")])
+    for asked in (False, True):
+        predict(Predictor(StubBackend()), images, tmp_path / f"{asked}", ProgressLine(), confidence=asked)
+    assert not (tmp_path / "False/confidence").exists()
+    confidence = np.load(tmp_path / "True/confidence/c.npy")
+    assert confidence.dtype == np.float32 and confidence.shape == (5, 13)  # a quarter of 17 x 50
+    assert (confidence > 0).all() and (confidence <= 1).all()
 
 
 def test_an_unreadable_image_is_listed_and_the_others_are_done(photos: Path, tmp_path: Path) -> None:
@@ -111,6 +153,67 @@ def test_when_no_image_can_be_read_the_json_still_says_so(photos: Path, tmp_path
     os.truncate(photos / "a.png", 20)
     assert len(run(find_images([str(photos / "a.png")]), tmp_path / "out")) == 1
     assert json.loads((tmp_path / "out/predictions.json").read_text())["images"] == []
+
+
+def by_bands(images: dict[str, Path], out: Path) -> list[tuple[Path, str]]:
+    backend = StubBackend()
+    data = replace(backend.info.recipe.data, crop_size=(64, 64))
+    backend.info = replace(backend.info, recipe=replace(backend.info.recipe, protocol="windows", data=data))
+    return predict(Predictor(backend), images, out, ProgressLine())
+
+
+@pytest.fixture
+def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, NDArray[np.uint8], NDArray[np.uint8]]:
+    """A tiled TIFF that is too large to be decoded whole, with its pixels and its train ids."""
+    monkeypatch.setattr("veduta.data.bands.LARGE", 1000)
+    monkeypatch.setattr("veduta.data.images.MAX_PIXELS", 1000)
+    image, ids = paint(5, 3, (300, 200))
+    return put(tmp_path / "wide.tif", tiled(image, (64, 48))), image, ids
+
+
+def test_an_image_too_large_to_be_decoded_whole_is_read_and_its_mask_written_by_bands(
+    wide: tuple[Path, NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path, _, ids = wide
+    assert by_bands({"wide": path}, tmp_path / "out") == []
+    with Image.open(tmp_path / "out/masks/wide.png") as mask:
+        assert mask.mode == "P" and mask.size == (200, 300)
+        assert (np.asarray(mask) == TINY.decode(np.where(ids == 255, 0, ids).astype(np.uint8))).all()
+    (row,) = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert (row["height"], row["width"]) == (300, 200) and sum(row["shares"].values()) == pytest.approx(1)
+    ((other, why),) = run({"wide": path}, tmp_path / "whole")
+    assert other == path and "more than 1,000 pixels" in why and "--set protocol=windows" in why
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_overlays_of_large_images_are_smaller_and_show_the_same(
+    wide: tuple[Path, NDArray[np.uint8], NDArray[np.uint8]],
+    windows: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, image, ids = wide
+    monkeypatch.setattr("veduta.engine.band_pictures.OVERLAY", 6700)  # a ninth, rounded up
+    if windows:
+        by_bands({"wide": path}, tmp_path / "out")
+    else:
+        monkeypatch.setattr("veduta.data.images.MAX_PIXELS", image.size)
+        run({"wide": save(tmp_path / "wide.bmp", image)}, tmp_path / "out")
+    seen = np.where(ids == 255, 0, ids).astype(np.uint8)[::3, ::3]
+    Image.fromarray(draw_mask(image[::3, ::3], seen, TINY)).save(tmp_path / "expected.jpg", quality=92)
+    assert (tmp_path / "out/overlays/wide.jpg").read_bytes() == (tmp_path / "expected.jpg").read_bytes()
+
+
+def test_a_part_that_is_damaged_fails_its_image_and_leaves_no_mask(
+    wide: tuple[Path, NDArray[np.uint8], NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path = wide[0]
+    os.truncate(path, path.stat().st_size - 100)
+    good = put(tmp_path / "good.tif", tiled(wide[1], (32, 200)))
+    ((failed, why),) = by_bands({"bad": path, "good": good}, tmp_path / "out")
+    assert failed == path and "wide.tif" in why
+    assert [file.name for file in (tmp_path / "out/masks").iterdir()] == ["good.png"]
+    assert [file.name for file in (tmp_path / "out/overlays").iterdir()] == ["good.jpg"]
 
 
 def test_an_output_that_exists_is_refused_and_stays_as_it_is(photos: Path, tmp_path: Path) -> None:

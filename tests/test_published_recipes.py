@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import published_data
 import pytest
@@ -68,31 +69,40 @@ def test_a_published_recipe_trains_validates_stops_and_goes_on(name: str, root: 
     runs = [out] if len(stages) == 1 else [out / f"stage-{number}" for number in range(1, len(stages) + 1)]
     start = command(name, root, out)
 
-    process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        until = time.monotonic() + PATIENCE
-        while not list((runs[0] / "checkpoints").glob("step-*")) and process.poll() is None:
-            assert time.monotonic() < until, "no checkpoint was written"
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "Traceback" not in said
-    assert 1 <= load_model(newest(runs[0]))[1].step < STEPS
+    for run in runs:  # each stage is stopped once
+        process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            until = time.monotonic() + PATIENCE
+            while not list((run / "checkpoints").glob("step-*")) and process.poll() is None:
+                assert time.monotonic() < until, "no checkpoint was written"
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+        assert process.returncode == 128 + signal.SIGTERM, said
+        assert "Traceback" not in said
+        assert load_model(newest(run))[1].step == trained_steps(run)[-1] < STEPS  # what was trained is saved
 
     result = subprocess.run(start, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for run, stage in zip(runs, stages, strict=True):
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        losses = [row["loss"] for row in rows if row.get("loss") is not None]
-        assert losses and all(math.isfinite(loss) for loss in losses)
-        assert any(key.startswith("val_") for row in rows for key in row)
+        assert trained_steps(run) == list(range(1, STEPS + 1))  # it went on where it was stopped
+        assert all(math.isfinite(row["loss"]) for row in rows_of(run) if "loss" in row)
+        assert any(key.startswith("val_") for row in rows_of(run) for key in row)
         assert load_model(newest(run))[1].step == STEPS
         info = load_model(find_model(run))[1]
         assert info.recipe.model == stage.model and info.recipe.data.crop_size == stage.data.crop_size
         assert (run / "report.html").is_file()
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    rows = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def trained_steps(run: Path) -> list[int]:
+    return [row["step"] for row in rows_of(run) if "loss" in row]
 
 
 def newest(run: Path) -> Path:

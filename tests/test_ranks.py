@@ -1,5 +1,6 @@
 """Promises of the ranks: all of them hear the same, one alone waits for nobody, and each has a device of its own."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -37,6 +38,12 @@ def heard() -> dict[str, Any]:
         ranks.on_first(_fail)
     except (RunStopped, OSError) as error:
         found["fault"] = (type(error).__name__, str(error))
+    found["each"] = ranks.first_then_others(lambda: ranks.rank() * 10)
+    found["said"] = type(ranks.said_once(ValueError("a mistake"))).__name__
+    time.sleep(0.5 * me)
+    calls: list[int] = []
+    ranks.wait_for_all(lambda: calls.append(me))
+    found["waited"] = len(calls)
     agreement = ranks.Agreement()
     found["agreed"] = [agreement.any(me == 1 and step == 2) for step in range(6)]
     quiet = ranks.Agreement()
@@ -83,6 +90,18 @@ def test_what_the_first_says_holds_for_all(three: list[dict[str, Any]]) -> None:
 
 def test_a_fault_of_the_first_stops_all_and_is_told_once(three: list[dict[str, Any]]) -> None:
     assert [found["fault"] for found in three] == [("OSError", "the disk is full"), *[("RunStopped", "")] * 2]
+
+
+def test_what_is_each_ranks_own_is_made_by_each(three: list[dict[str, Any]]) -> None:
+    assert [found["each"] for found in three] == [0, 10, 20]
+
+
+def test_a_mistake_that_all_know_is_said_by_the_first(three: list[dict[str, Any]]) -> None:
+    assert [found["said"] for found in three] == ["ValueError", "RunStopped", "RunStopped"]
+
+
+def test_those_that_are_done_wait_for_the_last_and_do_something_meanwhile(three: list[dict[str, Any]]) -> None:
+    assert three[0]["waited"] > three[1]["waited"] > three[2]["waited"] == 0
 
 
 def test_all_stop_at_the_same_step_the_one_after_a_rank_asked_for_it(three: list[dict[str, Any]]) -> None:

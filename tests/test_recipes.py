@@ -197,7 +197,7 @@ RESNEST: dict[str, Any] = {
     "loss.smoothing": 0.1,
     "loss.smoothing_over": "all",
     "loss.mixup": 0.2,
-    "protocol": "resnest-validation",
+    "protocol": "resnest",
 }
 CITYSCAPES_RUN: dict[str, Any] = {
     "data.augment.pipeline": "encoding",
@@ -210,6 +210,7 @@ CITYSCAPES_RUN: dict[str, Any] = {
     "optim.lr_multipliers": {"aspp": 10, "head": 10, "aux_head": 10},
     "loss.auxiliary": 0.2,
     "sync_batch_norm": True,
+    "protocol": "encoding",
 }
 DEEPLAB: dict[str, Any] = {
     "data.augment.pipeline": "deeplab",
@@ -221,6 +222,7 @@ DEEPLAB: dict[str, Any] = {
     "optim.weight_decay_on": "full-kernels",
     "optim.lr_multipliers": {"head.bias": 2},
     "frozen_statistics": True,
+    "protocol": "deeplab",
 }
 BLITZNET: dict[str, Any] = {
     "data.augment.pipeline": "blitznet",
@@ -231,6 +233,7 @@ BLITZNET: dict[str, Any] = {
     "optim.decay_factor": 0.1,
     "optim.weight_decay": 5e-5,
     "optim.weight_decay_on": "kernels",
+    "protocol": "blitznet-voc12",
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
     "resnest50-imagenet": RESNEST,
@@ -248,6 +251,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "precision": "fp16",
         "loss_scale": 0,
         "seed": 1,
+        "protocol": "resnest-mindspore",
     },
     "resnest50-deeplabv3-cityscapes": CITYSCAPES_RUN,
     "resnest50-deeplabv3-cityscapes-ascend": CITYSCAPES_RUN | {"data.batch_size": 12},
@@ -272,7 +276,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "precision": "fp16",
         "loss_scale": 1024,
         "frozen_statistics": True,
-        "protocol": "mirrored",
+        "protocol": "refinenet",
         "seed": 1,
     },
 }

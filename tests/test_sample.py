@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from layouts import TINY, paint
 
-from veduta.data.sample import Sample, collate, to_unit_range
+from veduta.data.sample import Sample, Thinned, collate, to_unit_range
+from veduta.data.scenes import Scenes
 
 IMAGE, TRAIN_IDS = paint(0, TINY.num_classes)
 
@@ -37,3 +38,11 @@ def test_unit_range_goes_from_0_to_1() -> None:
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     found = to_unit_range(images, torch.device("cpu"))
     torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_a_thinned_data_set_holds_every_so_many_th_sample_from_the_first_on() -> None:
+    dataset = Scenes("val")
+    for every, length in ((1, len(dataset)), (7, -(-len(dataset) // 7)), (len(dataset) + 1, 1)):
+        thinned = Thinned(dataset, every)
+        assert len(thinned) == length and thinned.labels is dataset.labels
+        assert thinned[length - 1].name == dataset[(length - 1) * every].name

@@ -37,7 +37,7 @@ class Origin:
 class ModelInfo:
     """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined.
 
-    origin: of an imported file; its recipe never ran, and says no more than which network it is.
+    origin: of an imported file; its recipe never ran; it says which network it is, and how images are shown to it.
     """
 
     recipe: Recipe

@@ -33,7 +33,7 @@ ProtocolName = Literal[
     "resnest",
     "resnest-validation",
     "resnest-gluon",
-    "resnest-timm",
+    "timm",
     "resnest-mindspore",
     "resnest-converted",
     "deeplab",
@@ -42,9 +42,10 @@ ProtocolName = Literal[
     "encoding-multiscale",
     "refinenet",
     "refinenet-multiscale",
+    "blitznet-voc12",
     "blitznet-voc07",
-    "voc07-kit",
     "voc12-kit",
+    "voc07-kit",
     "coco",
 ]
 
@@ -110,7 +111,7 @@ class Data:
     root: str = ""
     train_split: str = "train"  # several joined: 2007/trainval+2012/trainval
     val_split: str = "val"
-    crop_size: tuple[int, int] = (513, 513)  # of a training sample; validation sees whole images
+    crop_size: tuple[int, int] = (513, 513)  # of a training sample; protocols may show it, too
     batch_size: int = Field(default=8, ge=1)  # per process
     in_memory: bool = False  # decode every sample once and keep it, whole: right for small data sets
     workers: int = Field(default=0, ge=0)  # loader processes; the result does not depend on their number

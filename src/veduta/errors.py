@@ -11,3 +11,7 @@ class RunStopped(Exception):  # noqa: N818  # it is no fault of the recipe or th
 
 class Unreadable(ValueError):  # noqa: N818  # as above
     """A file of the data turned out to be damaged while it was being used."""
+
+
+class BadPrediction(ValueError):  # noqa: N818  # as above
+    """A prediction that is to be scored is missing, damaged, or not one for this data."""

@@ -4,11 +4,11 @@ Each is a rank of torch.distributed. One process alone is rank 0 of 1, sends not
 others: every rank makes the same calls in the same order, or they wait for each other until the time is up.
 """
 
+import contextlib
 import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -29,8 +29,11 @@ _left: list[Any] = []
 
 CAUSE_FIRST = 2.0  # seconds by which the rank that failed ends before those that merely lost it
 
+_GONE = "gone"  # what a rank that ends before its work does tells the others in the store
+
 _joins = 0  # so far, on every rank alike
 _works = 0  # done by rank 0 for all so far
+_waits = 0  # for all ranks so far
 
 
 class LostRank(RunStopped):
@@ -47,7 +50,7 @@ def world_size() -> int:
     return dist.get_world_size() if _in_company() else 1
 
 
-@contextmanager
+@contextlib.contextmanager
 def joined(device: str) -> Iterator[torch.device]:
     """Join the other processes, where the environment names any as torchrun does; gives this process's device.
 
@@ -66,6 +69,10 @@ def joined(device: str) -> Iterator[torch.device]:
         try:
             yield own
             gathered(None)  # nobody leaves while another still reads what it sent
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
+                dist.distributed_c10d._get_default_store().set(_GONE, "")
+            raise
         finally:
             _left.append(dist.group.WORLD)
             dist.destroy_process_group()
@@ -91,7 +98,7 @@ def _own_device(name: str) -> torch.device:
     return own
 
 
-@contextmanager
+@contextlib.contextmanager
 def lost_rank_named() -> Iterator[None]:
     """What torch.distributed raises when a connection breaks becomes a LostRank; other errors stay what they are."""
     try:
@@ -99,12 +106,15 @@ def lost_rank_named() -> Iterator[None]:
     except RuntimeError as error:
         if not is_collective_failure(error):
             raise
-        me = f"rank {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}"
-        time.sleep(CAUSE_FIRST)
-        raise LostRank(
-            f"{me} lost another process: {str(error).splitlines()[0]}\nThe one that stopped first says why; the "
-            "checkpoints before it are intact. --resume continues from the newest."
-        ) from error
+        raise _lost(str(error).splitlines()[0]) from error
+
+
+def _lost(why: str) -> LostRank:
+    time.sleep(CAUSE_FIRST)
+    return LostRank(
+        f"rank {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')} lost another process: {why}\nThe "
+        "one that stopped first says why; what was saved before is intact, and --resume goes on from there."
+    )
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
@@ -192,6 +202,40 @@ def on_first(work: Callable[[], T]) -> T:
         time.sleep(CAUSE_FIRST)
         raise RunStopped("")
     return result  # type: ignore[return-value]  # a T where it did not fail
+
+
+def wait_for_all(meanwhile: Callable[[], object]) -> None:
+    """Returns when every rank has come here, which may take hours; `meanwhile` is called while it lasts, and may raise.
+
+    What is sent from rank to rank has a time limit, and shares of one work may take unequal times.
+    """
+    if not _in_company():
+        return
+    global _waits
+    _waits += 1
+    store, key = dist.distributed_c10d._get_default_store(), f"wait_for_all/{_waits}"
+    arrived = store.add(key, 1)
+    while arrived < world_size():
+        if store.check([_GONE]):
+            raise _lost("it has stopped")
+        meanwhile()
+        time.sleep(0.05)
+        arrived = store.add(key, 0)
+
+
+def said_once(error: Exception) -> Exception:
+    """What to raise on every rank for a user's mistake that all of them know: rank 0 says it, the others only end."""
+    return error if rank() == 0 else RunStopped("", exit_code=2)
+
+
+def first_then_others(work: Callable[[], T]) -> T:
+    """What `work` gives, of each rank its own; rank 0 goes before, so that a mistake that all would find is said once.
+
+    It may take hours, and ends as `on_first` does.
+    """
+    own: list[T] = []
+    on_first(lambda: own.append(work()))
+    return own[0] if own else work()
 
 
 class Agreement:

@@ -18,7 +18,7 @@ class Backend(Protocol):
     device: Device
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """images: (N, 3, H, W) uint8 RGB of any size -> the model's named outputs."""
+        """images: (N, 3, H, W) RGB of any size, uint8 or float32 in [0, 1] -> the model's named outputs."""
         ...
 
 

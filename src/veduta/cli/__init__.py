@@ -70,9 +70,13 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A run folder (its best checkpoint) or a model file.")],
     images: Annotated[list[str], typer.Argument(help="Files, folders or globs.")],
     out: Annotated[Path, typer.Option(help="The folder to make; must not exist.")],
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Write how sure the masks are, too, for `veduta score`; large.")
+    ] = False,
+    set_: SetOption = [],  # noqa: B006
     device: DeviceOption = "auto",
 ) -> None:
-    """Write index masks, overlays and one JSON for images."""
+    """Write index masks, overlays and one JSON for images; of classifiers the scores of all classes."""
     with errors_for_people():
         from veduta.engine.predict import find_images
 
@@ -83,7 +87,8 @@ def predict(
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
 
-        failed = run(Predictor(open_model(model, device=device)), found, out, ProgressLine())
+        predictor = Predictor(open_model(model, device=device, changes=set_))
+        failed = run(predictor, found, out, ProgressLine(), confidence=confidence)
         written = ", ".join(sorted(f"{path.name}/" if path.is_dir() else path.name for path in out.iterdir()))
         print(f"{len(found) - len(failed)} of {len(found)} images in {out}: {written}")
         if failed:
@@ -214,6 +219,7 @@ def demo(
         from veduta.backends import open_model
         from veduta.data import open_dataset
         from veduta.engine.evaluate import evaluate as score
+        from veduta.engine.evaluate import with_examples
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
         from veduta.engine.train import train as run
@@ -224,14 +230,11 @@ def demo(
         names = (Path("runs") / ("demo" if number == 1 else f"demo-{number}") for number in count(1))
         out = out or next(folder for folder in names if not folder.exists())
         run(recipe, out, line)
+        predictor, dataset = Predictor(open_model(out)), open_dataset(recipe.data, "test")
         evaluation = score(
-            Predictor(open_model(out)),
-            open_dataset(recipe.data, "test"),
-            name=recipe.data.dataset,
-            split="test",
-            batch_size=recipe.data.batch_size,
+            predictor, dataset, name=recipe.data.dataset, split="test", batch_size=recipe.data.batch_size
         )
-        write_report(evaluation, out / "report.html", run=out)
+        write_report(with_examples(evaluation, predictor, dataset), out / "report.html", run=out)
         print(evaluation.table())
         print(evaluation.headline())
         print(f"Now open {out / 'report.html'}")

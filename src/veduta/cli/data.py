@@ -42,7 +42,7 @@ def check(
             check_new_file(json)
         if out is not None:
             check_out_folder(out)
-        name = _find_layout(path, layout)
+        name = find_layout(path, layout)
         line = ProgressLine()
         try:
             result = run(
@@ -65,23 +65,23 @@ def check(
             raise typer.Exit(FAILED)
 
 
-def _find_layout(path: Path, layout: str | None) -> str:
-    """The layout of a folder: the one that is asked for, or the only one that it fits."""
+def find_layout(path: Path, layout: str | None, option: str = "--layout") -> str:
+    """The layout of a folder: the one that is asked for, or the only one that it fits. option: by which one asks."""
     from veduta.config import nearest
     from veduta.data import DATASETS, recognise
 
     if layout is not None and layout not in DATASETS:
-        raise ValueError(f"--layout {layout}: there is no such layout.{nearest(layout, DATASETS)}")
+        raise ValueError(f"{option} {layout}: there is no such layout.{nearest(layout, DATASETS)}")
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is no folder. Give the folder of a data set.")
     fits = [layout] if layout is not None else list(recognise(path))
     if not fits:
         raise ValueError(
-            f"{path} fits none of the layouts {', '.join(DATASETS)}. --layout NAME says what is missing "
+            f"{path} fits none of the layouts {', '.join(DATASETS)}. {option} NAME says what is missing "
             "for one; docs/data.md shows how each lies."
         )
     if len(fits) > 1:
-        raise ValueError(f"{path} fits {' and '.join(fits)}: add --layout {' or --layout '.join(fits)}.")
+        raise ValueError(f"{path} fits {' and '.join(fits)}: add {option} {f' or {option} '.join(fits)}.")
     return fits[0]
 
 
@@ -98,7 +98,7 @@ def list_(
         from veduta.data.listing import list_lines
         from veduta.files import check_new_file, write_text
 
-        name = _find_layout(path, layout)
+        name = find_layout(path, layout)
         if split is not None:
             if out is not None:
                 check_new_file(out)
@@ -162,7 +162,7 @@ def pack(
         from veduta.data.pack import pack as run
         from veduta.engine.progress import ProgressLine
 
-        name, line = _find_layout(path, layout), ProgressLine()
+        name, line = find_layout(path, layout), ProgressLine()
         found = split or DATASETS[name].splits(path)
         if not found:
             raise ValueError(f"{path} holds no split of layout {name}.")

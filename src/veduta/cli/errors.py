@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from veduta.errors import RunStopped, Unreadable
+from veduta.errors import BadPrediction, RunStopped, Unreadable
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
@@ -22,7 +22,7 @@ def errors_for_people() -> Iterator[None]:
         stop(str(error), error.exit_code)
     except FloatingPointError as error:
         stop(str(error) if os.environ.get("RANK", "0") == "0" else "", FAILED)  # all ranks know it, one says it
-    except Unreadable as error:
+    except (BadPrediction, Unreadable) as error:
         stop(str(error), FAILED)
     except (ValueError, OSError) as error:
         stop(str(error), MISUSED)

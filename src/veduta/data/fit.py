@@ -5,11 +5,13 @@ with 0 after normalisation, rounded to whole levels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +22,11 @@ from veduta.ops.resize import resize_legacy
 
 Size = tuple[int, int]
 Pixels = NDArray[np.uint8]
+
+
+def stack(images: Sequence[Pixels]) -> Tensor:
+    """Images (H, W, 3) of one size -> (N, 3, H, W) of the same type, channels last in memory."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 class Fit(Protocol):
@@ -101,21 +108,25 @@ class StretchedCentre:
 
 @dataclass(frozen=True)
 class Padded:
-    """DeepLab: not resized, padded with grey at the bottom and the right to squares of side `crop`.
+    """DeepLab: not resized, padded with grey at the bottom and the right to `crop`.
 
-    Raises ValueError for an image that is larger.
+    A side that is longer grows to the next multiple of `aligned` and one pixel more, as is best for a network whose
+    corners are aligned; of Cityscapes' images, 1024 x 2048, this makes the published 1025 x 2049.
     """
 
-    crop: int
+    crop: Size
+    aligned: int = 16
 
     def __call__(self, image: Pixels, /) -> Pixels:
-        if max(image.shape[:2]) > self.crop:
-            height, width = image.shape[:2]
-            raise ValueError(
-                f"an image of {width} x {height} pixels (width x height) does not fit into {self.crop} x {self.crop}. "
-                "Take a larger crop or smaller images."
-            )
-        return _pad(image, self.crop, (128, 128, 128))  # DeepLab's 127.5, to whole levels
+        return _pad(image, self.fitted((image.shape[0], image.shape[1])), (128, 128, 128))  # 127.5, to whole levels
+
+    def fitted(self, size: Size) -> Size:
+        """The size in which an image of `size` is shown."""
+        height, width = (
+            crop if length <= crop else -(-(length - 1) // self.aligned) * self.aligned + 1
+            for length, crop in zip(size, self.crop, strict=True)
+        )
+        return height, width
 
     def content(self, size: Size, /) -> Size:
         return size
@@ -132,7 +143,8 @@ class LongerSide:
 
     def __call__(self, image: Pixels, /) -> Pixels:
         height, width = self.content((image.shape[0], image.shape[1]))
-        return _pad(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), self.crop, MEAN_COLOR)
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return _pad(resized, (self.crop, self.crop), MEAN_COLOR)
 
     def content(self, size: Size, /) -> Size:
         height, width = (max(1, self.crop * length // max(size)) for length in size)
@@ -207,6 +219,6 @@ def _centre(image: Pixels, crop: int) -> Pixels:
     return image[top : top + crop, left : left + crop]
 
 
-def _pad(image: Pixels, crop: int, color: tuple[int, int, int]) -> Pixels:
-    borders = (0, crop - image.shape[0], 0, crop - image.shape[1])
+def _pad(image: Pixels, size: Size, color: tuple[int, int, int]) -> Pixels:
+    borders = (0, size[0] - image.shape[0], 0, size[1] - image.shape[1])
     return cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT | cv2.BORDER_ISOLATED, value=color)

@@ -20,6 +20,7 @@ from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedIm
 
 from veduta.data.jpeg import MOST_EXIF, follow_scans, refuse_flood
 from veduta.data.mask_colors import decode_colors
+from veduta.data.rgb import to_rgb
 from veduta.data.stored import Stored
 from veduta.labels import LabelMap
 
@@ -120,14 +121,10 @@ class StoredPicture:
                 f"{source}: {header.bits} bits per channel (mode {header.mode}); which of their values are black "
                 "and white is not said. Scale the image to 8 bits first."
             )
-        with _refusing(source):
+        with refusing(source):
             pixels = self._fast_pixels(shrink) if header.format == "JPEG" else None
             if pixels is None:
-                image = self.image
-                if image.has_transparency_data:
-                    image = Image.new("RGBA", image.size, "white")
-                    image.alpha_composite(self.image.convert("RGBA"))
-                pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+                pixels = to_rgb(self.image)
             return _upright(pixels, header)
 
     def _fast_pixels(self, shrink: int) -> NDArray[np.uint8] | None:
@@ -223,7 +220,7 @@ def _mask_values(picture: StoredPicture, mode: str) -> NDArray[np.uint8]:
             f"{source}: a mask with JPEG's lossy compression, which mixes the classes at every border. Make it again "
             "from its source as PNG; converting this file does not bring the values back."
         )
-    with _refusing(source):
+    with refusing(source):
         image.load()
         opaque = "A" not in image.getbands() or image.getchannel("A").getextrema()[0] == 255
         values = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -237,7 +234,7 @@ def _mask_values(picture: StoredPicture, mode: str) -> NDArray[np.uint8]:
 
 def _open(file: BinaryIO, source: Stored) -> tuple[Image.Image, Header]:
     """Open lazily: the header is read and judged, no pixel is decoded yet. `file` stays where Pillow left it."""
-    with _refusing(source):
+    with refusing(source):
         start = file.read(len(PNG_START))
         exif = _walk_png(file) if start == PNG_START else b""
         if start.startswith(JPEG_START):
@@ -344,7 +341,7 @@ def _what_else(file: BinaryIO) -> str:
 
 
 @contextmanager
-def _refusing(source: Stored) -> Iterator[None]:
+def refusing(source: Stored) -> Iterator[None]:
     """Whatever a library raises about untrusted bytes becomes a ValueError that names the file.
 
     What the system says against reading stays an OSError: it is not about the bytes.
@@ -364,7 +361,10 @@ def _refusing(source: Stored) -> Iterator[None]:
 
 
 def _too_large(source: Stored) -> ValueError:
-    return ValueError(f"{source}: more than {MAX_PIXELS:,} pixels. Cut it into tiles.")
+    return ValueError(
+        f"{source}: more than {MAX_PIXELS:,} pixels. Cut it into pieces, or save it as a tiled TIFF, which `veduta "
+        "predict --set protocol=windows` reads by rows."
+    )
 
 
 def _refuse_frames(header: Header, source: Stored) -> None:

@@ -47,24 +47,33 @@ class NoMask:
 class Boxes:
     """The annotated objects of an image: xyxy (N, 4) float32 pixels of the upright image, as the file says, unclipped.
 
-    classes: (N,) int64 train ids. difficult: (N,) bool. source: the file that they come from.
+    classes: (N,) int64 train ids. difficult: (N,) bool. source: the file that they come from. areas: (N,) float64
+    square pixels of the objects themselves. crowds: (K, 4) float32 and crowd_classes: (K,) int64, groups that were not
+    told apart: no training sees them, COCO's scores do.
     """
 
     xyxy: NDArray[np.float32]
     classes: NDArray[np.int64]
     difficult: NDArray[np.bool_]
     source: Path
+    areas: NDArray[np.float64] | None = None
+    crowds: NDArray[np.float32] | None = None
+    crowd_classes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a layout knows about one sample before a pixel is decoded. A Stored mask holds file ids."""
+    """What a layout knows about one sample before a pixel is decoded. A Stored mask holds file ids.
+
+    instances: Cityscapes' instance ids.
+    """
 
     name: str
     image: Stored
     mask: Stored | Painted | None = None
     boxes: Boxes | None = None
     scene_class: int | None = None
+    instances: Stored | None = None
 
 
 class FileDataset(Generic[Key]):
@@ -135,11 +144,21 @@ def read_record(record: Record, labels: LabelMap) -> Sample:
     image = read_rgb(record.image)
     size = (image.shape[0], image.shape[1])
     mask, boxes = _read_mask_of(record, labels, size), record.boxes
-    sample = Sample(image=image, name=record.name, mask=mask, scene_class=record.scene_class)
+    sample = Sample(
+        image=image, name=record.name, mask=mask, scene_class=record.scene_class, instances=record.instances
+    )
     if boxes is None:
         return sample
-    clipped = np.clip(boxes.xyxy, 0, np.array([size[1], size[0]] * 2, np.float32))
-    return replace(sample, boxes=clipped, box_classes=boxes.classes, box_difficult=boxes.difficult)
+    limits = np.array([size[1], size[0]] * 2, np.float32)
+    return replace(
+        sample,
+        boxes=np.clip(boxes.xyxy, 0, limits),
+        box_classes=boxes.classes,
+        box_difficult=boxes.difficult,
+        box_areas=boxes.areas,
+        crowd_boxes=None if boxes.crowds is None else np.clip(boxes.crowds, 0, limits),
+        crowd_classes=boxes.crowd_classes,
+    )
 
 
 def _read_mask_of(record: Record, labels: LabelMap, size: tuple[int, int]) -> NDArray[np.uint8] | None:

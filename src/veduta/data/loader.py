@@ -134,8 +134,8 @@ class DrawBatches:
 
 
 def share_of_rank(num_samples: int, rank: int, world_size: int) -> range:
-    """The samples that one rank evaluates: over all ranks each once, none padded, none left out."""
-    return range(rank, num_samples, world_size)
+    """The samples that one rank evaluates: over all ranks each once, in order, none padded, none left out."""
+    return range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
 
 
 class Fed(NamedTuple):

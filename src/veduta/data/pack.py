@@ -262,7 +262,15 @@ def _boxes_of(sample: Sample) -> Boxes | None:
     if sample.boxes is None or sample.box_classes is None:
         return None
     difficult = np.zeros(len(sample.boxes), np.bool_) if sample.box_difficult is None else sample.box_difficult
-    return Boxes(xyxy=sample.boxes, classes=sample.box_classes, difficult=difficult, source=Path(sample.name))
+    return Boxes(
+        xyxy=sample.boxes,
+        classes=sample.box_classes,
+        difficult=difficult,
+        source=Path(sample.name),
+        areas=sample.box_areas,
+        crowds=sample.crowd_boxes,
+        crowd_classes=sample.crowd_classes,
+    )
 
 
 def write_label_map(out: Path, labels: LabelMap) -> None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from veduta.data.stored import Stored
 from veduta.labels import LabelMap
 
 
@@ -22,6 +23,10 @@ class Sample:
     image: (H, W, 3) uint8 RGB. mask: (H, W) uint8 train ids, 255 void. boxes: (N, 4) float32 xyxy pixels.
     box_classes: (N,) int64 train ids. box_difficult: (N,) bool, boxes that training sees and scores leave out.
     scene_class: class of the whole image. name: unique inside its split, no ending.
+
+    For scores alone: box_areas: (N,) float64 square pixels of the objects themselves, where known. crowd_boxes: (K, 4)
+    float32 and crowd_classes: (K,) int64, groups of objects that were not told apart. instances: the file of
+    Cityscapes' instance ids, not decoded.
     """
 
     image: NDArray[np.uint8]
@@ -31,6 +36,10 @@ class Sample:
     box_classes: NDArray[np.int64] | None = None
     box_difficult: NDArray[np.bool_] | None = None
     scene_class: int | None = None
+    box_areas: NDArray[np.float64] | None = None
+    crowd_boxes: NDArray[np.float32] | None = None
+    crowd_classes: NDArray[np.int64] | None = None
+    instances: Stored | None = None
 
 
 class SampleDataset(Protocol):
@@ -65,6 +74,19 @@ class InMemory:
                     array.flags.writeable = False
             self.samples[index] = sample
         return self.samples[index]
+
+
+class Thinned:
+    """Every so many-th sample of a data set, from the first on."""
+
+    def __init__(self, dataset: SampleDataset, every: int) -> None:
+        self.dataset, self.every, self.labels = dataset, every, dataset.labels
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.every)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[index * self.every]
 
 
 class Batch(NamedTuple):
@@ -118,5 +140,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def to_unit_range(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 images of a batch -> float32 in [0, 1] on `device`; uint8 is what crosses to the device."""
-    return images.to(device, non_blocking=True).float().div_(255)
+    """uint8 images of a batch -> float32 in [0, 1] on `device`; uint8 is what crosses to the device.
+
+    Images that are floating point are in [0, 1] already.
+    """
+    images = images.to(device, non_blocking=True)
+    return images if images.is_floating_point() else images.float().div_(255)

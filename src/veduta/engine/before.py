@@ -15,6 +15,7 @@ from veduta.data.sample import InMemory, SampleDataset
 from veduta.device import check_precision
 from veduta.engine.memory import check_memory
 from veduta.engine.progress import ProgressLine
+from veduta.engine.protocols import open_protocol
 from veduta.engine.run_folder import check_run_folder
 from veduta.models import build_skeleton
 from veduta.tasks import TASKS
@@ -30,7 +31,8 @@ def check_request(recipe: Recipe, out: Path, device: torch.device, *, resume: bo
 
 
 def check_network(recipe: Recipe) -> None:
-    """Raises ValueError where the model or the loss is not one for the task."""
+    """Raises ValueError where the model, the protocol or the loss is not one for the task."""
+    open_protocol(recipe)
     task = TASKS[recipe.task]
     given = _outputs(recipe, training=False)
     if task.reads not in given:

@@ -1,128 +1,29 @@
-"""Evaluate: one split through the Predictor, counted image by image, into a score that proves itself."""
+"""Evaluate: one split through a Source, counted image by image, into a score that proves itself."""
 
-import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+
+from veduta import __version__
+from veduta.data.layout import FileDataset
 from veduta.data.loader import share_of_rank
-from veduta.data.sample import Sample, SampleDataset
-from veduta.engine.predictor import batches_by_size
+from veduta.data.sample import InMemory, Sample, SampleDataset
+from veduta.engine.counting import Progress, Share, count_share, goodness
+from veduta.engine.kept_counts import kept_in, open_folder
 from veduta.engine.sources import Source
-from veduta.ranks import gathered, rank, world_size
+from veduta.ranks import gathered, on_first, rank, said_once, wait_for_all, world_size
+from veduta.tasks.bootstrap import interval
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
-from veduta.tasks.metrics import Metric
 from veduta.tasks.prediction import Prediction
 
-READERS = 2  # threads that decode images ahead of the network
-NUM_EXAMPLES = 4  # best and worst pictures that are kept for the report
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
-
-
-def read_ahead(
-    dataset: SampleDataset, indices: Iterable[int], depth: int
-) -> Iterator[tuple[int, Sample] | tuple[int, str]]:
-    """(index, sample) in order, decoded in threads, at most `depth` waiting; (index, why) for an unreadable one."""
-
-    def read(index: int) -> tuple[int, Sample] | tuple[int, str]:
-        try:
-            return index, dataset[index]
-        except (ValueError, OSError) as error:
-            return index, str(error)
-
-    with ThreadPoolExecutor(READERS) as pool:
-        left = iter(indices)
-        waiting: deque[Future[tuple[int, Sample] | tuple[int, str]]] = deque()
-        waiting.extend(pool.submit(read, index) for index in islice(left, depth))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(read, index) for index in islice(left, 1))
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An image of the split, and its own scores."""
-
-    index: int
-    score: ImageScore
-
-    @property
-    def order(self) -> tuple[float, ...]:
-        """Better images have the larger one: by their first score, where these are equal by the next one, and so on."""
-        return tuple(-1.0 if math.isnan(value) else value for value in self.score.scores.values())
-
-
-def best_of(images: Iterable[Scored]) -> list[Scored]:
-    return sorted(images, key=lambda image: (image.order, -image.index), reverse=True)[:NUM_EXAMPLES]
-
-
-def worst_of(images: Iterable[Scored]) -> list[Scored]:
-    return sorted(images, key=lambda image: (image.order, image.index))[:NUM_EXAMPLES]
-
-
-@dataclass
-class Share:
-    """What one process has counted of a split. predictions: by index, of `best` and `worst` alone."""
-
-    metric: Metric
-    images: list[Scored] = field(default_factory=list)
-    failed: list[tuple[int, str]] = field(default_factory=list)
-    best: list[Scored] = field(default_factory=list)
-    worst: list[Scored] = field(default_factory=list)
-    predictions: dict[int, Prediction] = field(default_factory=dict)
-    without_truth: str | None = None  # the image that ended it
-    seconds: float = 0.0
-
-    def add(self, index: int, sample: Sample, prediction: Prediction) -> None:
-        image = Scored(index, ImageScore(name=sample.name, scores=self.metric.update(prediction, sample)))
-        self.images.append(image)
-        if not math.isnan(next(iter(image.score.scores.values()))):  # else it is neither good nor bad
-            self.predictions[index] = prediction
-            self._keep([*self.best, image], [*self.worst, image])
-
-    def merge(self, other: "Share") -> None:
-        self.metric.merge(other.metric)
-        self.images = sorted(self.images + other.images, key=lambda image: image.index)
-        self.failed = sorted(self.failed + other.failed)
-        self.predictions |= other.predictions
-        self._keep(self.best + other.best, self.worst + other.worst)
-        self.without_truth = self.without_truth or other.without_truth
-        self.seconds = max(self.seconds, other.seconds)
-
-    def _keep(self, best: list[Scored], worst: list[Scored]) -> None:
-        self.best, self.worst = best_of(best), worst_of(worst)
-        self.predictions = {image.index: self.predictions[image.index] for image in (*self.best, *self.worst)}
-
-
-def score_share(
-    source: Source, dataset: SampleDataset, indices: range, *, batch_size: int, progress: Progress
-) -> Share:
-    """Score some samples of a split; ends at the first one without what the task is scored with."""
-    started, share = time.perf_counter(), Share(source.task.metric())
-
-    def readable() -> Iterator[tuple[int, Sample]]:
-        for index, read in read_ahead(dataset, indices, depth=2 * batch_size):
-            if isinstance(read, Sample):
-                yield index, read
-            else:
-                share.failed.append((index, read))
-
-    for batch in batches_by_size(readable(), batch_size, source.shown_size):
-        missing = [sample.name for _, sample in batch if getattr(sample, source.task.truth) is None]
-        if missing:
-            share.without_truth = missing[0]
-            break
-        predictions = source.predict([sample for _, sample in batch])
-        for (index, sample), prediction in zip(batch, predictions, strict=True):
-            share.add(index, sample, prediction)
-        progress(len(share.images) + len(share.failed), len(indices))
-    progress(len(indices), len(indices))  # also where the last samples failed
-    share.seconds = time.perf_counter() - started
-    return share
+NUM_EXAMPLES = 4  # best, typical and worst pictures that a report shows
+MOST_SIDE = 2048  # pixels of the longer side of such a picture; a report shows less
 
 
 def evaluate(
@@ -133,47 +34,140 @@ def evaluate(
     split: str,
     batch_size: int,
     progress: Progress = lambda done, total: None,
+    drawing: Progress = lambda done, total: None,
+    full: bool = True,
+    resume: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score a split, each process its share of it; all of them return the same.
 
-    Unreadable samples are counted as failed and named, never skipped in silence. Raises ValueError where the data's
-    classes are not the model's, or where a sample has nothing to compare with.
+    Unreadable samples are counted as failed and named, never skipped in silence. full: scores that take time, and the
+    interval of the first one, too. progress: (images done, images in all) of this process. drawing: (draws done, draws
+    in all) of the interval. Both may raise RunStopped.
+
+    resume: a folder in which the counts are kept while it runs and when it is stopped; what is there already, of the
+    same evaluation, is not counted again. The caller removes it in the end. settings: what else has to be the same for
+    that, such as changes of the recipe.
+
+    Raises ValueError where the data's classes are not the model's, where a sample has nothing to compare with, or
+    where the folder holds other counts.
     """
-    labels = source.labels
-    if dataset.labels.names != labels.names:
-        raise ValueError(
-            f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "
-            f"{dataset.labels.num_classes} ({', '.join(dataset.labels.names)}). They must be the same, in order."
-        )
+    on_first(lambda: check_classes(source, dataset))
+    rules = dataclasses.replace(source.rules, full=full)
     indices = share_of_rank(len(dataset), rank(), world_size())
-    whole, *others = gathered(score_share(source, dataset, indices, batch_size=batch_size, progress=progress))
-    for share in others:
-        whole.merge(share)
+    share = Share(source.task.metric(rules), indices.start)
+    count = partial(count_share, source, dataset, indices, share, batch_size=batch_size, progress=progress)
+    waiting = partial(progress, len(indices), len(indices))
+    if resume is None:
+        count()
+        wait_for_all(waiting)
+    else:
+        identity = {
+            "sha256 of what predicts": source.sha256,
+            "proof": source.proof,
+            "protocol": source.protocol,
+            "task": type(source.task).__name__,
+            "rules": dataclasses.asdict(rules),
+            "data": name,
+            "split": split,
+            "images": len(dataset),
+            "sha256 of their names": _hash_names(dataset),
+            "batch size": batch_size,
+            "processes": world_size(),
+            "Veduta": __version__,
+            **(settings or {}),
+        }
+        on_first(lambda: open_folder(resume, identity))
+        with kept_in(resume, rank(), share) as keep:
+            count(keep=keep)
+        wait_for_all(waiting)
+    whole, *others = gathered(share)
+    for other in others:
+        whole.merge(other)
     if whole.without_truth is not None:
         what = source.task.truth.replace("_", " ")
-        raise ValueError(
-            f"{whole.without_truth} of split '{split}' has no {what} to compare with. Choose another split."
+        raise said_once(
+            ValueError(f"{whole.without_truth} of split '{split}' has no {what} to compare with. Choose another split.")
         )
-
-    def examples(images: list[Scored]) -> tuple[Example, ...]:
-        return tuple(
-            Example(score=image.score, sample=dataset[image.index], prediction=whole.predictions[image.index])
-            for image in images
-        )
-
     return Evaluation(
         dataset=name,
         split=split,
-        labels=labels,
+        labels=source.labels,
         protocol=source.protocol,
+        rules=rules,
         proof=source.proof,
         sha256=source.sha256,
         images_total=len(dataset),
         images_counted=len(whole.images),
         failed=tuple((f"sample {index}", why) for index, why in whole.failed),
         scores=whole.metric.compute(),
-        per_image=tuple(image.score for image in whole.images),
+        interval=interval(whole.metric, progress=drawing) if full and len(whole.images) > 1 else None,
+        per_image=tuple(whole.images),
+        order=tuple(whole.order),
+        metric=whole.metric,
         seconds=whole.seconds,
-        best=examples(whole.best),
-        worst=examples(whole.worst),
     )
+
+
+def check_classes(source: Source, dataset: SampleDataset) -> None:
+    """Raises ValueError where the data's classes are not the model's."""
+    labels = source.labels
+    if dataset.labels.names != labels.names:
+        raise ValueError(
+            f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "
+            f"{dataset.labels.num_classes} ({', '.join(dataset.labels.names)}). They must be the same, in order."
+        )
+
+
+def with_examples(evaluation: Evaluation, source: Source, dataset: SampleDataset) -> Evaluation:
+    """The same with pictures, which are read and predicted once more, since none were kept.
+
+    Images without a score are neither good nor bad. Of equal ones the first come first.
+    """
+    scored = [(place, goodness(image)) for place, image in enumerate(evaluation.per_image) if goodness(image)[0] >= 0]
+    ranked = [place for place, _ in sorted(scored, key=lambda entry: entry[1], reverse=True)]
+    worst = [place for place, _ in sorted(scored, key=lambda entry: entry[1])][:NUM_EXAMPLES]
+    middle = max(0, (len(ranked) - NUM_EXAMPLES) // 2)
+    best, typical = ranked[:NUM_EXAMPLES], ranked[middle : middle + NUM_EXAMPLES]
+    shown: dict[int, Example] = {}
+    for place in dict.fromkeys((*best, *typical, *worst)):
+        sample = dataset[evaluation.order[place]]
+        shown[place] = example_of(evaluation.per_image[place], sample, *source.predict([sample]))
+    return dataclasses.replace(
+        evaluation,
+        best=tuple(shown[place] for place in best),
+        typical=tuple(shown[place] for place in typical),
+        worst=tuple(shown[place] for place in worst),
+    )
+
+
+def example_of(score: ImageScore, sample: Sample, prediction: Prediction) -> Example:
+    """A picture to keep: at most MOST_SIDE pixels long, so that some of them are nothing, however large the images."""
+    height, width = sample.image.shape[:2]
+    scale = MOST_SIDE / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        true, found = (
+            {
+                "mask": None if it.mask is None else cv2.resize(it.mask, size, interpolation=cv2.INTER_NEAREST_EXACT),
+                "boxes": None if it.boxes is None else it.boxes * np.float32(scale),
+            }
+            for it in (sample, prediction)
+        )
+        image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
+        sample = dataclasses.replace(sample, image=image, **true)  # type: ignore[arg-type]
+        prediction = dataclasses.replace(prediction, confidence=None, **found)  # type: ignore[arg-type]
+    return Example(score=score, sample=sample, prediction=prediction)
+
+
+def _hash_names(dataset: SampleDataset) -> str:
+    """Of the samples' names in their order; of generated samples, which are what their number says, of nothing."""
+    files = dataset.dataset if isinstance(dataset, InMemory) else dataset
+    digest = hashlib.sha256()
+    if isinstance(files, FileDataset):
+        for index in range(len(files)):
+            try:
+                digest.update(f"{files.record(index).name}\n".encode(errors="surrogatepass"))
+            except (ValueError, OSError):  # it is counted as failed, in its turn
+                digest.update(b"\n")
+    return digest.hexdigest()

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGTERM, Signals, signal
 from types import FrameType
 
+from veduta.errors import RunStopped
+from veduta.ranks import LostRank
+
 EXIT_CODES = {SIGINT: 130, SIGTERM: 143}  # 128 + the signal's number, as shells have it
 
 
@@ -41,3 +44,14 @@ def caught_signals() -> Iterator[Caught]:
     finally:
         for number, handler in before.items():
             signal(number, handler)
+
+
+@contextmanager
+def told_to_stop(caught: Caught) -> Iterator[None]:
+    """A process that was told to stop and loses another one, which was told as well, has stopped as it should."""
+    try:
+        yield
+    except LostRank as error:
+        if caught.signal is None:
+            raise
+        raise RunStopped("", exit_code=caught.exit_code) from error

@@ -11,14 +11,14 @@ from veduta.backends import Backend, TorchBackend, open_model
 from veduta.checkpoint import ModelInfo, hash_weights, load_model, save_model
 from veduta.data.sample import SampleDataset
 from veduta.engine.checkpoints import save_checkpoint
-from veduta.engine.evaluate import evaluate
+from veduta.engine.evaluate import evaluate, with_examples
 from veduta.engine.interrupt import Caught
 from veduta.engine.predictor import Predictor
 from veduta.engine.runlog import RunLog
 from veduta.engine.step import Step
 from veduta.errors import RunStopped, Unreadable
 from veduta.labels import LabelMap
-from veduta.ranks import from_first, rank, take_from_first
+from veduta.ranks import from_first, on_first, rank, take_from_first
 from veduta.tasks.evaluation import Evaluation
 
 
@@ -85,11 +85,13 @@ class Keeper:
         self.log.draw_curves()
 
     def best_evaluation(self, caught: Caught) -> Evaluation:
-        """The evaluation of best.safetensors; made once more where the best came before a run went on."""
+        """The evaluation of best.safetensors, on rank 0 with pictures; made anew where it came before a run went on."""
+        backend = open_model(self.folder / "best.safetensors", device=str(self.step.device))
         if self.best is None:
-            backend = open_model(self.folder / "best.safetensors", device=str(self.step.device))
             self.best = self._evaluate(backend, self.step.recipe.steps, caught)
-        return self.best
+        best, shown = self.best, list[Evaluation]()
+        on_first(lambda: shown.append(with_examples(best, Predictor(backend), self.dataset)))
+        return shown[0] if shown else best
 
     def _evaluate(self, backend: Backend, number: int, caught: Caught) -> Evaluation:
         def progress(done: int, total: int) -> None:
@@ -109,6 +111,7 @@ class Keeper:
             split=data.val_split,
             batch_size=data.batch_size,
             progress=progress,
+            full=False,
         )
         if evaluation.failed and data.unreadable == "stop":
             raise Unreadable(

@@ -1,8 +1,8 @@
-"""Several processes on this machine that train together, each told who it is as torchrun tells it.
+"""Several processes on this machine that work together, each told who it is as torchrun tells it.
 
-One that fails takes the others with it; the run then goes on from its newest checkpoint with `--resume`. The processes
-stand in process groups of their own, so that a Ctrl-C, which a terminal sends to the whole group in the foreground,
-reaches this one alone and from here each of them once.
+One that fails takes the others with it; with `--resume` the work goes on from what was saved. The processes stand in
+process groups of their own, so that a Ctrl-C, which a terminal sends to the whole group in the foreground, reaches this
+one alone and from here each of them once.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a process that saved and ended when told to
+MISUSED = 2  # exit code of one that has said which mistake its user made
 GRACE = 30.0  # seconds that the others have to end by themselves when one has failed
 SAVING = 600.0  # the same when one was told to stop and did: rank 0 may still be writing a checkpoint
 POLL = 0.05  # seconds
@@ -64,7 +65,8 @@ def _wait(started: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> in
                 deadline = min(deadline, time.monotonic() + (SAVING if code in STOPPED else GRACE))
             if failed is None and codes[rank] not in (0, *STOPPED):
                 failed = code if code > 0 else 1
-                _say(f"rank {rank} {_end(code)}")
+                if code != MISUSED:
+                    _say(f"rank {rank} {_end(code)}")
                 _tell(started, signal.SIGTERM)
         time.sleep(POLL)
     late = [str(rank) for rank in range(len(started)) if rank not in codes]
@@ -80,8 +82,8 @@ def _end(code: int) -> str:
     name = signal.Signals(-code).name
     why = ", as systems do when their memory is full" if code == -signal.SIGKILL else ""
     return (
-        f"was killed by signal {-code} ({name}){why}, and the other processes are stopped. `--resume` continues from "
-        "the newest checkpoint."
+        f"was killed by signal {-code} ({name}){why}, and the other processes are stopped. What was saved before is "
+        "intact, and --resume goes on from there."
     )
 
 

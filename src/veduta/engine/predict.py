@@ -3,19 +3,24 @@
 import glob
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from veduta.data.bands import open_rows
 from veduta.data.images import IMAGE_ENDINGS, read_rgb
+from veduta.engine.band_pictures import write_pictures
+from veduta.engine.predictions.class_scores import CLASS_SCORES, ScoreRows
+from veduta.engine.predictions.written import ABOUT, CONFIDENCE, CONTENT, About
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
+from veduta.errors import Unreadable
 from veduta.files import check_new_folder, replacing, write_text
 from veduta.labels import LabelMap
-from veduta.tasks.prediction import Prediction, draw
+from veduta.tasks.prediction import Prediction
 
 MOST_CLASSES = 5  # of a whole image that are named
 
@@ -49,76 +54,93 @@ def find_images(arguments: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def predict(predictor: Predictor, images: dict[str, Path], out: Path, line: ProgressLine) -> list[tuple[Path, str]]:
-    """Write out/predictions.json and, where the task gives masks or boxes, pictures.
+def predict(
+    predictor: Predictor, images: dict[str, Path], out: Path, line: ProgressLine, *, confidence: bool = False
+) -> list[tuple[Path, str]]:
+    """Write out/predictions.json and, where the task gives masks or boxes, pictures; or the scores of whole images.
 
-    masks/NAME.png holds file ids, with the palette; overlays/NAME.jpg masks and boxes drawn over the photo.
+    masks/NAME.png holds file ids, with the palette; overlays/NAME.jpg masks and boxes drawn over the photo;
+    class_scores.npy a row for each image of the JSON. confidence: confidence/NAME.npy, too, what Prediction has of a
+    mask. All numbers come back as they were: scoring the folder says what evaluating the model says, of the calibration
+    error where there are confidences.
     Returns the images that could not be read, with the reason. Raises FileExistsError where `out` exists.
     """
     check_new_folder(out)
     labels = predictor.labels
     rows, failed = [], []
-    for done, (name, path) in enumerate(images.items(), start=1):
-        line.count("predicting", done, len(images))
-        try:
-            image = read_rgb(path)
-        except (ValueError, OSError) as error:
-            failed.append((path, str(error)))
-            continue
-        prediction = predictor([image])[0]
-        if prediction.mask is not None:
-            _save(out / "masks" / f"{name}.png", _index_image(prediction.mask, labels))
-        if prediction.mask is not None or prediction.boxes is not None:
-            _save(out / "overlays" / f"{name}.jpg", Image.fromarray(draw(image, prediction, labels)))
-        height, width = image.shape[:2]
-        rows.append(
-            {"name": name, "file": str(path), "height": height, "width": width, **_in_words(prediction, labels)}
-        )
+    with ScoreRows(out / CLASS_SCORES) as scores:
+        for done, (name, path) in enumerate(images.items(), start=1):
+            line.count("predicting", done, len(images))
+            try:
+                image = open_rows(path) if predictor.by_bands else read_rgb(path)
+            except (ValueError, OSError) as error:
+                failed.append((path, str(error)))
+                continue
+            progress = partial(line.count, f"predicting {name}, row")
+            try:
+                bands = predictor.bands(image)
+                prediction, counts = write_pictures(bands, image, out, name, labels, progress, confidence=confidence)
+            except Unreadable as error:
+                failed.append((path, str(error)))
+                continue
+            if prediction.class_scores is not None:
+                scores.add(prediction.class_scores)
+            if confidence and prediction.confidence is not None:
+                _save_array(out / CONFIDENCE / f"{name}.npy", prediction.confidence)
+            height, width = image.shape[:2]
+            rows.append(
+                {
+                    "name": name,
+                    "file": str(path),
+                    "height": height,
+                    "width": width,
+                    **_in_words(prediction, counts, labels),
+                }
+            )
     info = predictor.backend.info
+    about = About(
+        task=info.recipe.task,
+        protocol=predictor.protocol,
+        rules=predictor.rules,
+        proof=predictor.proof,
+        labels=labels,
+    )
     content = {
         "model": {"name": info.recipe.model, "recipe": info.recipe.name, "weights_sha256": info.weights_sha256},
-        "classes": [{"file_id": c.file_id, "name": c.name, "color": c.color} for c in labels.classes],
+        **ABOUT.dump_python(about, mode="json"),
         "images": rows,
         "failed": [{"file": str(path), "why": why} for path, why in failed],
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "predictions.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / CONTENT, json.dumps(content, indent=1) + "\n")
     return failed
 
 
-def _in_words(prediction: Prediction, labels: LabelMap) -> dict[str, Any]:
-    """What a prediction says, by the names of the classes; best first."""
+def _in_words(prediction: Prediction, counts: NDArray[np.int64], labels: LabelMap) -> dict[str, Any]:
+    """What a prediction says, by the names of the classes; best first. counts: pixels of each class in its mask."""
     words: dict[str, Any] = {}
     if prediction.mask is not None:
-        counts = np.bincount(prediction.mask.reshape(-1), minlength=labels.num_classes)
-        size = prediction.mask.size
-        words["shares"] = {n: round(int(c) / size, 6) for n, c in zip(labels.names, counts, strict=False) if c}
+        size = counts.sum()
+        words["shares"] = {n: round(c / size, 6) for n, c in zip(labels.names, counts.tolist(), strict=True) if c}
     if prediction.boxes is not None:
         assert prediction.box_classes is not None and prediction.box_scores is not None
         found = zip(prediction.boxes, prediction.box_classes, prediction.box_scores, strict=True)
         words["boxes"] = [
-            {"class": labels.names[c], "score": round(float(s), 6), "xyxy": [round(float(v), 2) for v in box]}
-            for box, c, s in found
+            {"class": labels.names[c], "score": _number(s), "xyxy": [_number(v) for v in box]} for box, c, s in found
         ]
     if prediction.class_scores is not None:
         best = np.argsort(-prediction.class_scores, kind="stable")[:MOST_CLASSES]
         scores = prediction.class_scores
-        words["scores"] = [{"class": labels.names[c], "score": round(float(scores[c]), 6)} for c in best]
+        words["scores"] = [{"class": labels.names[c], "score": _number(scores[c])} for c in best]
     return words
 
 
-def _index_image(mask: NDArray[np.uint8], labels: LabelMap) -> Image.Image:
-    """A palette image whose pixel values are the data set's file ids and whose colours are the label map's."""
-    image = Image.fromarray(labels.decode(mask))
-    palette = np.zeros((256, 3), np.uint8)
-    for label in labels.classes:
-        palette[label.file_id] = label.color
-    image.putpalette(palette.tobytes())
-    return image
-
-
-def _save(path: Path, image: Image.Image) -> None:
+def _save_array(path: Path, values: NDArray[np.float32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = {".png": "PNG", ".jpg": "JPEG"}[path.suffix]
-    with replacing(path) as temporary:
-        image.save(temporary, format=kind, quality=92)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def _number(value: np.float32) -> float:
+    """With the few digits that say which float32 it is."""
+    return float(str(value))

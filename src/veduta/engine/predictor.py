@@ -1,24 +1,31 @@
 """Predictor: the one road from images to predictions. What is measured here is what users get."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from veduta.backends import Backend
 from veduta.config import Loss
-from veduta.data.fit import CentralSquare, Pixels, Size
+from veduta.data.bands import Rows
+from veduta.data.fit import Pixels, Size
 from veduta.data.sample import Sample
+from veduta.device import is_out_of_memory
+from veduta.engine.protocols import in_words, open_protocol
+from veduta.engine.windows import Windows
+from veduta.errors import RunStopped
 from veduta.tasks import TASKS, Task
-from veduta.tasks.detect_segment import DetectSegment
+from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction
+
+MOST_PIXELS = 1 << 26  # of the images of a batch, if they are more than one
 
 
 class Predictor:
-    """A backend and the task that reads its outputs.
+    """A backend, the protocol by which it is shown images, and the task that reads its outputs.
 
-    Whole images are shown to the model, except where its recipe trains on ImageNet's crops: such a model sees the
-    central square that the authors of ResNeSt validate on, or all of an image that has the size of the crops.
+    Raises ValueError where the recipe's protocol is not one for its task or its crop.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -26,9 +33,8 @@ class Predictor:
         self.backend = backend
         self.labels = backend.info.labels
         self.task: Task = TASKS[recipe.task](self.labels, Loss())
-        self.flip = recipe.protocol == "mirrored"
-        crops = recipe.protocol == "resnest-validation"
-        self.square = CentralSquare(recipe.data.crop_size[0], "bilinear") if crops else None
+        self.chosen, self.show = open_protocol(recipe)
+        self.rules = Rules(boxes=self.chosen.boxes)
 
     @property
     def sha256(self) -> str:
@@ -41,42 +47,86 @@ class Predictor:
     @property
     def protocol(self) -> str:
         """How images are shown to the model, in words that go beside every score."""
-        shown = "whole images"
-        if self.square:
-            side = self.square.crop
-            shown = f"central {side}/{side + 32} of the shorter side as {side} x {side}, images of that size whole"
-        return f"{shown}, single scale" + (", averaged with the mirror image" if self.flip else "")
+        return in_words(self.chosen, self.show, self.backend.info.recipe)
 
     def shown_size(self, image: Pixels) -> Size:
         """The size in which the model sees an image (H, W, 3); images of one such size make a batch."""
-        return (self.square.crop,) * 2 if self.square else image.shape[:2]
+        return self.show.shown_size((image.shape[0], image.shape[1]))
 
     def __call__(self, images: Sequence[Pixels]) -> list[Prediction]:
-        """Images (H, W, 3) uint8 RGB of one shown size -> their predictions, in order."""
-        batch = torch.from_numpy(np.stack([self._show(image) for image in images])).permute(0, 3, 1, 2)
-        outputs = self.backend(batch)
-        if self.flip:
-            assert not isinstance(self.task, DetectSegment)  # a recipe refuses it
-            outputs = self.task.average_mirrored(outputs, self.backend(batch.flip(-1)))
-        return self.task.predict(outputs)
+        """Images (H, W, 3) uint8 RGB of one shown size -> their predictions, in order.
+
+        Raises RunStopped where the device's memory is too small.
+        """
+        if isinstance(self.show, Windows):
+            return [_join(list(self.bands(image))) for image in images]
+        with self._enough_memory("data.batch_size lower, or protocol=windows for masks of large images"):
+            outputs = self.show(self.backend, self.task, images)
+            return [prediction for part in outputs for prediction in self.task.predict(part)]
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """As a Source: of samples of one shown size."""
         return self([sample.image for sample in samples])
 
-    def _show(self, image: Pixels) -> Pixels:
-        return image if self.square is None or image.shape[:2] == self.shown_size(image) else self.square(image)
+    @property
+    def by_bands(self) -> bool:
+        """Whether memory does not grow with the height of an image that is read by rows."""
+        return isinstance(self.show, Windows)
+
+    def bands(self, image: Rows) -> Iterator[Prediction]:
+        """Predictions of an image's rows, from the top to the bottom.
+
+        Protocol windows reads and predicts a band at a time; for all others the image is one band.
+        """
+        if not isinstance(self.show, Windows):
+            yield from self([image[: image.shape[0]]])
+            return
+        bands = self.show.bands(self.backend, image)
+        while True:
+            with self._enough_memory("the device to one with more memory"):
+                logits = next(bands, None)
+                if logits is None:
+                    return
+                (prediction,) = self.task.predict({"mask_logits": logits})
+            yield prediction
+
+    @contextmanager
+    def _enough_memory(self, advice: str) -> Iterator[None]:
+        """Work on the device, without gradients. Raises RunStopped where its memory is too small, with the advice."""
+        try:
+            with torch.inference_mode():
+                yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunStopped(
+                f"the memory of {self.backend.device} is too small: {str(error).splitlines()[0]}\nSet {advice}."
+            ) from error
+
+
+def _join(bands: Sequence[Prediction]) -> Prediction:
+    """Masks of the rows of one image, and their confidence, from the top to the bottom -> those of the image."""
+    return Prediction(
+        mask=np.concatenate([band.mask for band in bands if band.mask is not None]),
+        confidence=np.concatenate([band.confidence for band in bands if band.confidence is not None]),
+    )
 
 
 def batches_by_size(
     samples: Iterable[tuple[int, Sample]], batch_size: int, size_of: Callable[[Pixels], Size]
 ) -> Iterator[list[tuple[int, Sample]]]:
-    """Group (index, sample) that follow each other with images of one size into lists of at most `batch_size`."""
+    """Group (index, sample) that follow each other with images of one size into lists of at most `batch_size`.
+
+    Of large images they are fewer: no more than MOST_PIXELS together, or one.
+    """
     batch: list[tuple[int, Sample]] = []
+    size, pixels = (0, 0), 0
     for index, sample in samples:
-        if batch and (len(batch) == batch_size or size_of(sample.image) != size_of(batch[0][1].image)):
+        own, more = size_of(sample.image), sample.image.shape[0] * sample.image.shape[1]
+        if batch and (len(batch) == batch_size or own != size or pixels + more > MOST_PIXELS):
             yield batch
-            batch = []
+            batch, pixels = [], 0
         batch.append((index, sample))
+        size, pixels = own, pixels + more
     if batch:
         yield batch

@@ -28,10 +28,10 @@ from veduta.backends import open_model
 from veduta.checkpoint import BEST, MODEL, find_model, step_folders
 from veduta.config import Keep, Recipe, recipe_to_json
 from veduta.data import open_dataset
-from veduta.data.sample import SampleDataset
+from veduta.data.sample import SampleDataset, Thinned
 from veduta.device import select_device
 from veduta.engine.checkpoints import read_checkpoint
-from veduta.engine.evaluate import score_share
+from veduta.engine.evaluate import evaluate
 from veduta.engine.forecast import Forecast
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine, duration
@@ -374,19 +374,17 @@ def _open(model: Path, recipe: Recipe) -> tuple[Predictor, SampleDataset]:
 def _score_some(model: Path, recipe: Recipe) -> Scoring:
     """Score images from all over the split, as many as there is time for. Runs in a process of its own."""
     predictor, dataset = _open(model, recipe)
-    total = len(dataset)
+    total, data = len(dataset), recipe.data
     score = partial(
-        score_share, predictor, dataset, batch_size=recipe.data.batch_size, progress=lambda done, all_: None
+        evaluate, predictor, name=data.dataset, split=data.val_split, batch_size=data.batch_size, full=False
     )
-    trial = score(range(0, total, math.ceil(total / recipe.data.batch_size)))
-    wanted = max(1, int(SECONDS_OF_SCORING / trial.seconds * (len(trial.images) + len(trial.failed))))
-    share = score(range(0, total, math.ceil(total / wanted)))
-    if share.without_truth is not None:
-        raise ValueError(f"{share.without_truth} has no {predictor.task.truth} to compare with")
+    trial = score(dataset=Thinned(dataset, math.ceil(total / data.batch_size)))
+    wanted = max(1, int(SECONDS_OF_SCORING / trial.seconds * trial.images_total))
+    evaluation = score(dataset=Thinned(dataset, math.ceil(total / wanted)))
     return Scoring(
-        images=len(share.images),
+        images=evaluation.images_counted,
         total=total,
-        seconds=share.seconds,
-        scores=dict(share.metric.compute().overall),
-        unreadable=share.failed[0][1] if share.failed else None,
+        seconds=evaluation.seconds,
+        scores=dict(evaluation.scores.overall),
+        unreadable=evaluation.failed[0][1] if evaluation.failed else None,
     )

@@ -17,7 +17,7 @@ from veduta.device import is_out_of_memory, keep_freed_memory, pins_memory, seed
 from veduta.engine.before import Splits, check_data, check_request, open_splits
 from veduta.engine.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint
 from veduta.engine.init import load_init
-from veduta.engine.interrupt import Caught, caught_signals
+from veduta.engine.interrupt import Caught, caught_signals, told_to_stop
 from veduta.engine.keeper import Keeper
 from veduta.engine.memory import check_memory
 from veduta.engine.pictures import draw_batch
@@ -30,7 +30,6 @@ from veduta.errors import RunStopped
 from veduta.models import build_model
 from veduta.ranks import (
     Agreement,
-    LostRank,
     from_first,
     gathered,
     joined,
@@ -84,7 +83,7 @@ def train(
         task.fit_classes(pixels)
         if not found:
             on_first(lambda: make_run_folder(out, recipe, labels, summary))
-        with _stops_for_people(device), caught_signals() as caught, _told_to_stop(caught), lost_rank_named():
+        with _stops_for_people(device), caught_signals() as caught, told_to_stop(caught), lost_rank_named():
             step = Step(model, task, recipe, device)
             log = RunLog(
                 out if first else None,
@@ -130,17 +129,6 @@ def _stops_for_people(device: torch.device) -> Iterator[None]:
             f"the memory of {device} is full: {str(error).splitlines()[0]}\nLower data.batch_size and raise accumulate "
             "by as much; with --resume the run goes on from its newest checkpoint."
         ) from error
-
-
-@contextmanager
-def _told_to_stop(caught: Caught) -> Iterator[None]:
-    """A process that was told to stop and loses another one, which was told as well, has stopped as it should."""
-    try:
-        yield
-    except LostRank as error:
-        if caught.signal is None:
-            raise
-        raise RunStopped("", exit_code=caught.exit_code) from error
 
 
 def _find_newest(folder: Path, line: ProgressLine) -> Checkpoint | None:

@@ -4,13 +4,13 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from veduta.config import nearest
+from veduta.config import ProtocolName, TaskName, nearest
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row, convert, explain
 from veduta.legacy.sources import IMPORTS, Family, importable_from
@@ -29,7 +29,8 @@ class Imported:
     name: str  # of MODELS
     options: dict[str, Any]
     num_classes: int
-    task: Literal["classify", "segment", "detect_segment"]
+    task: TaskName
+    protocol: ProtocolName
     source: str  # of IMPORTS
     rows: list[Row]
 
@@ -89,6 +90,7 @@ def import_arrays(model: str, arrays: Mapping[str, Array], *, source: str, **mod
         options=fit.options,
         num_classes=fit.num_classes,
         task=fit.family.task,
+        protocol=fit.family.protocol,
         source=source,
         rows=[
             *(_with_type(row, arrays) for row in rows),

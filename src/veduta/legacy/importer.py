@@ -13,7 +13,7 @@ from torch import Tensor
 
 from veduta.checkpoint import ModelInfo, Origin, save_model
 from veduta.config import Data, Optim, Recipe
-from veduta.data.label_maps import BY_COUNT, numbered
+from veduta.data.label_maps import BY_COUNT, CITYSCAPES, COCO, numbered
 from veduta.files import check_new_file
 from veduta.labels import LabelMap, read_label_map
 from veduta.legacy.build import MOST_NAMED, Imported, best_fit, import_arrays
@@ -22,6 +22,7 @@ from veduta.legacy.mapping import Array, Row
 from veduta.legacy.read import Format, recognise
 from veduta.legacy.sources import alike, importable_from
 from veduta.models import checked_options
+from veduta.models.published import PUBLISHED
 
 Weights = Literal["raw", "ema"]
 
@@ -124,15 +125,7 @@ def import_checkpoint(
         raise CheckpointError(f"{found.path}: {error}{also}") from error
     label_map = _label_map(imported, labels)
     state: dict[str, Tensor] = imported.model.state_dict()
-    recipe = Recipe(
-        name=f"{model}-imported",
-        model=model,
-        task=imported.task,
-        model_options=imported.options,
-        data=Data(dataset="folder"),
-        optim=Optim(lr=0.001),
-        steps=1,
-    )
+    recipe = imported_recipe(imported)
     origin = Origin(
         source=" or ".join(alike(model, source)),
         format=str(found.format),
@@ -191,6 +184,26 @@ def _label_map(imported: Imported, path: Path | None) -> LabelMap:
             f"{path}: {labels.num_classes} classes (void not counted), the checkpoint has {imported.num_classes}."
         )
     return labels
+
+
+def imported_recipe(imported: Imported) -> Recipe:
+    """A recipe that never ran: which network it is, and how its source shows images to it and scores them."""
+    side = Data(dataset="folder").crop_size[0]  # DeepLab's and RefineNet's
+    if imported.task == "classify":
+        side = PUBLISHED[imported.name].size
+    elif imported.source == "encoding":
+        side = 768 if imported.num_classes == CITYSCAPES.num_classes else 480
+    boxes_of_coco = imported.task == "detect_segment" and imported.num_classes == COCO.num_classes
+    return Recipe(
+        name=f"{imported.name}-imported",
+        model=imported.name,
+        task=imported.task,
+        model_options=imported.options,
+        data=Data(dataset="folder", crop_size=(side, side)),
+        optim=Optim(lr=0.001),
+        steps=1,
+        protocol="coco" if boxes_of_coco else imported.protocol,
+    )
 
 
 def _preprocessing(imported: Imported) -> str:

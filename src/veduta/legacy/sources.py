@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from veduta.config import ProtocolName, TaskName
 from veduta.legacy import names_blitznet, names_deeplab, names_refinenet, names_resnest
 from veduta.legacy.mapping import Rule, dropped
 
@@ -37,13 +38,15 @@ class Family:
     """Networks of one source that share their rules.
 
     candidates: (name in MODELS, options) of each; where a name comes twice, the shapes decide. options: of all of them.
-    task: what reads their outputs. head: our tensor whose first axis is the number of classes. zeros: pattern of our
-    tensors that the source lacks and whose value is 0 there.
+    task: what reads their outputs. protocol: how the source shows images and scores them, with one scale. head: our
+    tensor whose first axis is the number of classes. zeros: pattern of our tensors that the source lacks and whose
+    value is 0 there.
     """
 
     candidates: Sequence[tuple[str, Mapping[str, Any]]]
     rules: Sequence[Rule]
-    task: Literal["classify", "segment", "detect_segment"]
+    task: TaskName
+    protocol: ProtocolName
     head: str
     options: Mapping[str, Any] = field(default_factory=dict)
     zeros: str | None = None
@@ -82,6 +85,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain(*RESNESTS),
             rules=(*_PYTORCH_STATE, *names_resnest.PYTORCH),
             task="classify",
+            protocol="resnest",
             head="fc.weight",
         )
     ],
@@ -93,6 +97,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
             ],
             rules=(*_PYTORCH_STATE, *names_deeplab.ENCODING),
             task="segment",
+            protocol="encoding",
             head="head.3.weight",
         )
     ],
@@ -102,21 +107,24 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain(*RESNESTS[:6], "resnest50_fast_4s2x40d", "resnest50_fast_1s4x24d"),
             rules=(*_PYTORCH_STATE, *names_resnest.PYTORCH),
             task="classify",
+            protocol="timm",
             head="fc.weight",
         )
     ],
-    # pytorch/vision
+    # pytorch/vision, whose evaluation is timm's: shorter side 256, central 224 x 224, bilinear
     "torchvision": [
         Family(
             candidates=_plain("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
             rules=(*_PYTORCH_STATE, *names_resnest.PYTORCH),
             task="classify",
+            protocol="timm",
             head="fc.weight",
         ),
         Family(
             candidates=_plain("mobilenet_v2"),
             rules=(*_PYTORCH_STATE, *names_resnest.MOBILENET_V2),
             task="classify",
+            protocol="timm",
             head="classifier.1.weight",
         ),
     ],
@@ -126,6 +134,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain("resnest50", "resnest101", "resnest200"),
             rules=(*_MINDSPORE_STATE, *names_resnest.MINDSPORE),
             task="classify",
+            protocol="resnest-mindspore",
             head="fc.weight",
             zeros=names_resnest.MINDSPORE_ZEROS,
         ),
@@ -133,6 +142,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain("refinenet_resnet50", "refinenet_resnet101", "refinenet_resnet152"),
             rules=(*_MINDSPORE_STATE, *names_refinenet.MINDSPORE),
             task="segment",
+            protocol="refinenet",
             head="head.weight",
             options={"output_resize": "legacy", "same_pool": True, "dropout": 0.0},
         ),
@@ -143,12 +153,14 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain("deeplabv3plus_xception65", "deeplabv3plus_xception41", "deeplabv3plus_xception71"),
             rules=(*_TENSORFLOW_STATE, *names_deeplab.XCEPTION),
             task="segment",
+            protocol="deeplab",
             head="head.weight",
         ),
         Family(
             candidates=_plain("deeplabv3_mobilenet_v2"),
             rules=(*_TENSORFLOW_STATE, *names_deeplab.MOBILENET_V2),
             task="segment",
+            protocol="deeplab",
             head="head.weight",
         ),
         *(
@@ -160,6 +172,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
                 ],
                 rules=(*_TENSORFLOW_STATE, *names_blitznet.tensorflow(num_levels)),
                 task="detect_segment",
+                protocol="blitznet-voc12",
                 head="mask_head.weight",
             )
             for num_levels, pyramids in BLITZNETS.items()
@@ -171,6 +184,7 @@ IMPORTS: dict[str, Sequence[Family]] = {
             candidates=_plain("refinenet_resnet101", "refinenet_resnet50", "refinenet_resnet152"),
             rules=(*_PYTORCH_STATE, *names_refinenet.DRSLEEP),
             task="segment",
+            protocol="whole",
             head="head.weight",
         )
     ],

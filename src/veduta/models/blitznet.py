@@ -210,14 +210,14 @@ def blitznet_small(num_classes: int) -> BlitzNet:
     )
 
 
-def blitznet_tiny(num_classes: int, *, image_size: int = 128) -> BlitzNet:
+def blitznet_tiny(num_classes: int, *, image_size: int = 128, stride4: bool = True) -> BlitzNet:
     """For tests and demonstrations, where a wrong result has to show within seconds."""
     return BlitzNet(
         ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 48, 64)),
         num_classes,
         image_size=image_size,
-        scales=(0.04, 0.1, 0.22, 0.42, 0.7, 1.0),
-        stride4=True,
+        scales=(0.04, 0.1, 0.22, 0.42, 0.7, 1.0) if stride4 else (0.06, 0.14, 0.3, 0.6, 1.0),
+        stride4=stride4,
         shared_head=True,
         up_channels=64,
         mask_channels=16,

@@ -12,8 +12,8 @@ def blitznet300_voc07_12() -> Recipe:
     veduta train blitznet300-voc07+12 --data VOCdevkit --init trunk.safetensors --out runs/blitznet300-0712
     VOCdevkit holds VOC2007 and VOC2012; trunk.safetensors and devices as for blitznet300-voc12.
     Cost: 65,000 steps at the port's 0.35 s make 6.3 hours. The README tests boxes on VOC 2007 test (veduta evaluate
-    --split 2007/main-test), where the original's AP has 11 points and ours is the area; its figures were not at hand
-    when this was written.
+    --split 2007/main-test --set protocol=blitznet-voc07: its AP has 11 points); its figures were not at hand when this
+    was written.
     """
     recipe = blitznet300_voc12()
     return replace(

@@ -36,6 +36,7 @@ def blitznet300_voc12() -> Recipe:
             weight_decay=5e-5,
         ),
         steps=40_000,
+        protocol="blitznet-voc12",
         validate_every=5000,
         keep=Keep(every=1000),
     )

@@ -8,7 +8,7 @@ def demo() -> Recipe:
     return Recipe(
         name="demo",
         model="blitznet_tiny",
-        model_options={"image_size": 192},
+        model_options={"image_size": 256, "stride4": False},
         task="detect_segment",
         data=Data(
             dataset="scenes",

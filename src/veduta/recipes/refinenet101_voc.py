@@ -46,7 +46,7 @@ def refinenet101_voc() -> Recipe:
         precision="fp16",
         loss_scale=1024,
         frozen_statistics=True,
-        protocol="mirrored",
+        protocol="refinenet",
         keep=Keep(every=2 * SBD_EPOCH),  # scored at the end only: most of SBD's val is trained on
     )
     second = replace(

@@ -53,5 +53,5 @@ def resnest50_imagenet() -> Recipe:
         steps=270 * EPOCH,
         validate_every=10 * EPOCH,
         keep=Keep(every=EPOCH),
-        protocol="resnest-validation",
+        protocol="resnest",
     )

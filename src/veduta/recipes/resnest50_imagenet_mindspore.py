@@ -41,5 +41,5 @@ def resnest50_imagenet_mindspore() -> Recipe:
         precision="fp16",  # with a scale that is found, as in the code; the README has 1024
         validate_every=10 * EPOCH,
         keep=Keep(every=EPOCH),
-        protocol="resnest-validation",
+        protocol="resnest-mindspore",
     )

@@ -33,14 +33,16 @@ def label_boxes(
 ) -> tuple[BoxLabel, ...]:
     """Boxes (n, 4) xyxy with their classes (n,), in the colours of these unless one is given."""
     return tuple(
-        BoxLabel(
-            left=x0,
-            top=y0,
-            width=x1 - x0,
-            height=y1 - y0,
-            name=labels.names[train_id],
-            color=color or labels.classes[train_id].color,
-            dashed=dashed,
-        )
-        for (x0, y0, x1, y1), train_id in zip(boxes.tolist(), box_classes.tolist(), strict=True)
+        _around(box, labels.names[train_id], color or labels.classes[train_id].color, dashed=dashed)
+        for box, train_id in zip(boxes.tolist(), box_classes.tolist(), strict=True)
     )
+
+
+def name_boxes(boxes: NDArray[np.float32], name: str, color: Color) -> tuple[BoxLabel, ...]:
+    """Boxes (n, 4) xyxy, all of one name."""
+    return tuple(_around(box, name, color) for box in boxes.tolist())
+
+
+def _around(box: list[float], name: str, color: Color, *, dashed: bool = False) -> BoxLabel:
+    x0, y0, x1, y1 = box
+    return BoxLabel(left=x0, top=y0, width=x1 - x0, height=y1 - y0, name=name, color=color, dashed=dashed)

@@ -15,12 +15,13 @@ from veduta.data.sample import Sample
 from veduta.files import check_new_folder, write_text
 from veduta.labels import IGNORE_INDEX, LabelMap
 from veduta.report.boxes import BoxLabel, label_boxes
-from veduta.report.examples import PICTURE_SIZE, shrink, shrink_mask
-from veduta.report.page import load_template
+from veduta.report.html import load_template
+from veduta.report.overlays import shrink, shrink_mask
 from veduta.tasks.prediction import draw_mask
 
 PAGE, CARD, LABELS = "check.html", "check.json", "labels.json"
 MOST_FILES = 100  # of a fault listed on the page; check.json has all of them
+PICTURE_SIZE = (480, 480)  # width and height that pictures are shrunk to
 QUALITY = 85  # of JPEG
 
 

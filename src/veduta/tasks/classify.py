@@ -10,8 +10,9 @@ from torch import Tensor
 from veduta.config import Loss
 from veduta.data.sample import Batch
 from veduta.labels import LabelMap
+from veduta.tasks.class_metric import ClassMetric
 from veduta.tasks.losses import Mixup, soft_cross_entropy
-from veduta.tasks.metrics import ClassMetric
+from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction
 
 
@@ -51,8 +52,8 @@ class Classify:
         probabilities = one.softmax(dim=1) + other.softmax(dim=1)
         return {"class_logits": (probabilities / 2).log()}
 
-    def metric(self) -> ClassMetric:
-        return ClassMetric(self.labels.num_classes)
+    def metric(self, rules: Rules) -> ClassMetric:
+        return ClassMetric(self.labels.num_classes, rules)
 
 
 def mix_batch(

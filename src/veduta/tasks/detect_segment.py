@@ -12,10 +12,13 @@ from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX, LabelMap
 from veduta.ops.boxes import detect
 from veduta.ops.resize import resize_legacy_nearest
-from veduta.tasks.average_precision import JointMetric
+from veduta.tasks.box_metric import JointMetric
+from veduta.tasks.calibration import mask_confidence
 from veduta.tasks.losses import cross_entropy, dice
+from veduta.tasks.metrics import Rules
 from veduta.tasks.multibox import assign, multibox_loss
 from veduta.tasks.prediction import Prediction
+from veduta.tasks.segment import most_likely
 
 
 class DetectSegment:
@@ -58,15 +61,19 @@ class DetectSegment:
 
     def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
         """One per image, its boxes and mask in pixels of `mask_logits`."""
-        masks = outputs["mask_logits"].argmax(dim=1).to(torch.uint8).cpu().numpy()
+        masks = most_likely(outputs["mask_logits"])
         height, width = masks.shape[1:]
         predictions = []
-        for mask, class_logits, box_deltas in zip(masks, outputs["class_logits"], outputs["box_deltas"], strict=True):
+        confidences = mask_confidence(outputs["mask_logits"])
+        for mask, confidence, class_logits, box_deltas in zip(
+            masks, confidences, outputs["class_logits"], outputs["box_deltas"], strict=True
+        ):
             boxes, labels, scores = detect(class_logits, box_deltas, outputs["priors"])
             boxes = boxes * boxes.new_tensor([width, height, width, height])
             predictions.append(
                 Prediction(
                     mask=mask,
+                    confidence=confidence,
                     boxes=boxes.cpu().numpy(),
                     box_classes=labels.cpu().numpy(),
                     box_scores=scores.cpu().numpy(),
@@ -74,5 +81,5 @@ class DetectSegment:
             )
         return predictions
 
-    def metric(self) -> JointMetric:
-        return JointMetric(self.labels.num_classes)
+    def metric(self, rules: Rules) -> JointMetric:
+        return JointMetric(self.labels, rules)

@@ -10,17 +10,20 @@ from veduta.labels import IGNORE_INDEX, LabelMap
 
 OPACITY = 0.6  # of class colours over the photo
 DRAWN = 0.5  # score from which a box is drawn
+CONFIDENCE_STEP = 4  # a mask's confidence is kept of every fourth pixel of every fourth row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a task does not say is None.
 
-    mask: (H, W) uint8 train ids of the image's own size. boxes: (n, 4) float32 xyxy pixels, best first, with
+    mask: (H, W) uint8 train ids of the image's own size. confidence: float32, the probability in 0..1 of the predicted
+    class at mask[::CONFIDENCE_STEP, ::CONFIDENCE_STEP]. boxes: (n, 4) float32 xyxy pixels, best first, with
     box_classes (n,) int64 train ids and box_scores (n,) float32 in 0..1. class_scores: (num_classes,) float32 in 0..1.
     """
 
     mask: NDArray[np.uint8] | None = None
+    confidence: NDArray[np.float32] | None = None
     boxes: NDArray[np.float32] | None = None
     box_classes: NDArray[np.int64] | None = None
     box_scores: NDArray[np.float32] | None = None

@@ -3,7 +3,8 @@
 Cordts et al. 2016, "The Cityscapes dataset for semantic urban scene understanding". 2975 train, 500 val, 1525 test.
     ROOT/leftImg8bit/train/CITY/CITY_SEQ_FRAME_leftImg8bit.png
     ROOT/gtFine/train/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png
-and the same for val. Split test has no masks (the published ones are empty: its labels stay with the authors' server).
+and the same for val. CITY_SEQ_FRAME_gtFine_instanceIds.png is read for iIoU, where it lies beside its mask. Split test
+has no masks (the published ones are empty: its labels stay with the authors' server).
 Split train_extra has the coarse masks of gtCoarse.
 """
 
@@ -47,7 +48,10 @@ def _record(root: Path, split: str, key: str) -> Record:
     image = Stored(root / "leftImg8bit" / split / f"{key}{IMAGE_ENDING}")
     kind = SPLITS[split]
     mask = Stored(root / kind / split / f"{key}_{kind}_labelIds.png") if kind else None
-    return Record(name=Path(key).name, image=image, mask=mask)
+    instances = root / "gtFine" / split / f"{key}_gtFine_instanceIds.png"
+    return Record(
+        name=Path(key).name, image=image, mask=mask, instances=Stored(instances) if instances.is_file() else None
+    )
 
 
 def _instead_of(mask: Path) -> str:

@@ -3,8 +3,8 @@
 Lin et al. 2014, https://arxiv.org/abs/1405.0312; other sets of categories in the same format are read as well.
     ROOT/annotations/instances_SPLIT.json    SPLIT is train2017, val2017, train, ...
     ROOT/SPLIT/NAME.jpg                      photos; or in images/SPLIT, images, ROOT itself, VOCdevkit/VOC*/JPEGImages
-Smaller objects are painted over larger ones. A crowd is no object: it has no box, and what it covers is void where no
-object is.
+Smaller objects are painted over larger ones. A crowd is no object: its box is kept apart, for COCO's own scores, and
+what it covers is void where no object is.
 """
 
 import reprlib
@@ -37,6 +37,7 @@ class Annotations:
     def __init__(self) -> None:
         self.ids, self.images, self.categories, self.crowd = array("q"), array("q"), array("q"), array("b")
         self.boxes = array("f")  # x1, y1, x2, y2 of each
+        self.areas = array("d")  # of the object itself; that of its box where the file does not say
         self.corners = array("f")  # x, y of those of all polygons
         self.polygon_ends = array("q", [0])  # in `corners`
         self.outline_ends = array("q", [0])  # in `polygon_ends`
@@ -51,6 +52,7 @@ class Annotations:
             self.images.append(number_at(fields, "image_id"))
             self.categories.append(number_at(fields, "category_id"))
             self.boxes.extend(_xyxy(fields.get("bbox")))
+            self.areas.append(_area(fields))
             if fields.get("iscrowd", 0) not in (0, 1):
                 raise ValueError(f"iscrowd: expected 0 or 1, found {reprlib.repr(fields['iscrowd'])}.")
             self.crowd.append(int(fields.get("iscrowd", 0)))
@@ -75,6 +77,10 @@ class Annotations:
             raise ValueError(f"segmentation: {error}") from error
         self.outline_ends.append(len(self.polygon_ends) - 1)
 
+    def corners_of(self, indices: list[int]) -> NDArray[np.float32]:
+        """The boxes (n, 4) of some."""
+        return np.array([self.boxes[4 * i : 4 * i + 4] for i in indices], np.float32).reshape(-1, 4)
+
     def outline(self, index: int) -> Outline:
         """What the object at `index` covers."""
         if index in self.runs:
@@ -90,6 +96,16 @@ def _xyxy(box: object) -> tuple[float, float, float, float]:
         if corner and 0 <= width <= MAX_COORDINATE and 0 <= height <= MAX_COORDINATE:
             return x, y, x + width, y + height
     raise ValueError(f"bbox: expected x, y, width, height in pixels, found {reprlib.repr(box)}.")
+
+
+def _area(fields: dict[str, Any]) -> float:
+    area = fields.get("area")
+    if area is None:
+        _, _, width, height = fields["bbox"]
+        return float(width * height)
+    if type(area) not in (int, float) or not 0 <= area <= MAX_COORDINATE**2:
+        raise ValueError(f"area: expected square pixels, found {reprlib.repr(area)}.")
+    return float(area)
 
 
 @dataclass(frozen=True)
@@ -108,19 +124,22 @@ class Instances:
     def record(self, index: int) -> Record:
         found = self.annotations
         mine = self.of_image[self.first[index] : self.first[index + 1]].tolist()
-        things = [i for i in mine if not found.crowd[i]]
+        things, groups = ([i for i in mine if found.crowd[i] == crowd] for crowd in (0, 1))
         objects = [(int(self.train_ids[i]), found.outline(i)) for i in things]
-        crowds = [(IGNORE_INDEX, found.outline(i)) for i in mine if found.crowd[i]]
+        crowds = [(IGNORE_INDEX, found.outline(i)) for i in groups]
         objects.sort(key=lambda thing: area_of(thing[1]), reverse=True)  # stable: of equal ones the later is on top
         return Record(
             name=_name(self.files[index]),
             image=Stored(self.folder / self.files[index]),
             mask=PaintedObjects(self.source, self.sizes[index], (*crowds, *objects)),
             boxes=Boxes(
-                xyxy=np.array([found.boxes[4 * i : 4 * i + 4] for i in things], np.float32).reshape(-1, 4),
+                xyxy=found.corners_of(things),
                 classes=self.train_ids[things].astype(np.int64),
                 difficult=np.zeros(len(things), np.bool_),
                 source=self.source,
+                areas=np.array([found.areas[i] for i in things], np.float64),
+                crowds=found.corners_of(groups),
+                crowd_classes=self.train_ids[groups].astype(np.int64),
             ),
         )
 
@@ -129,7 +148,18 @@ def _name(file: str) -> str:
     return PurePosixPath(file).with_suffix("").as_posix()
 
 
-def open_coco(root: Path, split: str) -> FileDataset[int]:
+class CocoSplit(FileDataset[int]):
+    """A split, and the ids by which results in COCO's format call its images and its classes.
+
+    names: of the samples, by image id. train_ids: by category id.
+    """
+
+    def __init__(self, labels: LabelMap, found: Instances, names: dict[int, str], train_ids: dict[int, int]) -> None:
+        super().__init__(labels, range(len(found.files)), found.record)
+        self.names, self.train_ids = names, train_ids
+
+
+def open_coco(root: Path, split: str) -> CocoSplit:
     """All images of a split, those without objects too, in the order of the file; a name is a file name, no ending."""
     path = root / "annotations" / f"instances_{split}.json"
     if not path.is_file():
@@ -169,7 +199,8 @@ def open_coco(root: Path, split: str) -> FileDataset[int]:
         train_ids=train_ids.astype(np.uint8),
         annotations=found,
     )
-    return FileDataset(labels, range(len(files)), instances.record)
+    names = {number: _name(files[index]) for number, index in index_of.items()}
+    return CocoSplit(labels, instances, names, train_id_of)
 
 
 def _list(content: object, key: str) -> list[dict[str, Any]]:

@@ -3,10 +3,12 @@
 {"name": "2008_000001", "boxes": [{"box": [4.0, 6.0, 20.0, 40.0], "class": "person", "difficult": false}]}
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -19,11 +21,16 @@ _Class = Annotated[int, Field(strict=True, ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class NotedBox:
-    """box: xyxy in pixels of the upright image. label: the name of its class."""
+    """box: xyxy in pixels of the upright image. label: the name of its class. area: of the object itself.
+
+    crowd: a group that was not told apart, which is no object.
+    """
 
     box: tuple[float, float, float, float]
     label: str = Field(alias="class")
     difficult: bool = False
+    area: float | None = None
+    crowd: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -44,11 +51,17 @@ def write_note(name: str, boxes: Boxes | None, scene_class: int | None, labels: 
     check_name(name, "this sample")
     noted = None
     if boxes is not None:
-        columns = (boxes.xyxy.tolist(), boxes.classes.tolist(), boxes.difficult.tolist())
+        areas = [None] * len(boxes.xyxy) if boxes.areas is None else boxes.areas.tolist()
+        columns = (boxes.xyxy.tolist(), boxes.classes.tolist(), boxes.difficult.tolist(), areas)
         noted = [
-            {"box": xyxy, "class": labels.names[train_id], "difficult": difficult}
-            for xyxy, train_id, difficult in zip(*columns, strict=True)
+            {"box": xyxy, "class": labels.names[train_id], "difficult": difficult, "area": area}
+            for xyxy, train_id, difficult, area in zip(*columns, strict=True)
         ]
+        if boxes.crowds is not None and boxes.crowd_classes is not None:
+            noted += [
+                {"box": xyxy, "class": labels.names[train_id], "crowd": True}
+                for xyxy, train_id in zip(boxes.crowds.tolist(), boxes.crowd_classes.tolist(), strict=True)
+            ]
     note = _WRITTEN.validate_python({"name": name, "boxes": noted, "scene_class": scene_class})
     return _WRITTEN.dump_json(note, by_alias=True, exclude_none=True)
 
@@ -86,13 +99,22 @@ def read_note(
             f"{where}: a box of class '{foreign[0]}', which label map '{labels.name}' does not have "
             f"({', '.join(labels.names)}). Put the label map that fits beside it."
         )
+    objects, crowds = ([box for box in note.boxes if bool(box.crowd) == crowd] for crowd in (False, True))
+    areas = [box.area for box in objects if box.area is not None]
     boxes = Boxes(
-        xyxy=np.array([box.box for box in note.boxes], np.float32).reshape(-1, 4),
-        classes=np.array([train_ids[box.label] for box in note.boxes], np.int64),
-        difficult=np.array([box.difficult for box in note.boxes], np.bool_),
+        xyxy=_corners(objects),
+        classes=np.array([train_ids[box.label] for box in objects], np.int64),
+        difficult=np.array([box.difficult for box in objects], np.bool_),
         source=source,
+        areas=np.array(areas, np.float64) if len(areas) == len(objects) else None,
+        crowds=_corners(crowds),
+        crowd_classes=np.array([train_ids[box.label] for box in crowds], np.int64),
     )
     return note.name, boxes, note.scene_class
+
+
+def _corners(boxes: Sequence[NotedBox]) -> NDArray[np.float32]:
+    return np.array([box.box for box in boxes], np.float32).reshape(-1, 4)
 
 
 def check_name(name: str, where: object) -> None:
