@@ -98,6 +98,7 @@ UNSUITABLE = {
     "2 pages": encoded(PHOTO, "TIFF", save_all=True, append_images=[Image.fromarray(PHOTO)]),
     "16 bits": encoded(Image.fromarray(PHOTO[..., 0].astype(np.uint16)), "TIFF"),
     r"orientation 6": encoded(PHOTO, "TIFF", tiffinfo={Tag.Orientation: 6}),
+    "250 pixels wide; the limit is 200": tiled(PHOTO, (16, 32)),
     "too large to be decoded at once": encoded(PHOTO, "TIFF", compression="tiff_lzw", tiffinfo={278: HEIGHT}),
 }
 
@@ -107,6 +108,7 @@ def test_what_cannot_be_read_by_rows_is_refused_only_where_it_is_too_large_as_a_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     monkeypatch.setattr(bands, "MOST_PART", 5000)
+    monkeypatch.setattr(bands, "MOST_ACROSS", 200 if "wide" in why else 1000)
     path = put(tmp_path / "a.tif", UNSUITABLE[why])
     if "pages" in why or "bits" in why:
         with pytest.raises(ValueError, match="pages|bits per channel"):
@@ -138,8 +140,12 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"turned\.tif: not a readable image"):
         rows[:]
     tags = encode_part(PHOTO[:32, :64], "raw")[1]
-    with pytest.raises(ValueError, match=r"few\.tif: 1 strips or tiles, its size needs 20"):
+    with pytest.raises(
+        ValueError, match=r"few\.tif: not a readable image \(it has 1 strips or tiles, its size needs 20"
+    ):
         open_rows(put(tmp_path / "few.tif", assembled(tags, (HEIGHT, WIDTH), (32, 64), [b"x"])))
+    with pytest.raises(ValueError, match=r"short\.tif: not a readable image \(it ends before its last row"):
+        open_rows(put(tmp_path / "short.tif", encoded(PHOTO, "TIFF", tiffinfo={Tag.RowsPerStrip: HEIGHT})[:-200]))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.tif not found"):
         open_rows(tmp_path / "nowhere.tif")
 

@@ -65,7 +65,7 @@ class TiffRows:
         self.across = -(-self.width // self.part[1])
         expected = -(-self.height // self.part[0]) * self.across
         if len(self.offsets) != expected or len(self.sizes) != expected:
-            raise ValueError(f"{path}: {len(self.offsets)} strips or tiles, its size needs {expected}. Copy it again.")
+            raise ValueError(f"it has {len(self.offsets):,} strips or tiles, its size needs {expected:,}")
         self.kept: dict[int, NDArray[np.uint8]] = {}  # rows of parts, by their number
 
     def _cut_strip(self, samples: int) -> None:
@@ -127,9 +127,7 @@ def open_rows(path: Path) -> Rows:
         with path.open("rb") as file, refusing(Stored(path)):
             pages = _pages(file)
             num_pixels = int(pages[0][Tag.ImageWidth]) * int(pages[0][Tag.ImageLength]) if pages else 0
-            if num_pixels <= LARGE:
-                return read_rgb(path)
-            why = _unsuitable(pages)
+            why = _unsuitable(pages, file.seek(0, 2)) if num_pixels > LARGE else "it is small"
             if why is None:
                 return TiffRows(path, pages[0])
     except FileNotFoundError:
@@ -159,8 +157,8 @@ def _pages(file: BinaryIO) -> list[ImageFileDirectory_v2]:
     return pages[:1] + [page for page in pages[1:] if not page.get(Tag.NewSubfileType, 0) & 0b101]
 
 
-def _unsuitable(pages: Sequence[ImageFileDirectory_v2]) -> str | None:
-    """Why a TIFF cannot be read by rows."""
+def _unsuitable(pages: Sequence[ImageFileDirectory_v2], length: int) -> str | None:
+    """Why a TIFF of so many bytes cannot be read by rows. Raises ValueError where it lacks pixels."""
     tags = pages[0]
     rows, columns = tags.get(Tag.RowsPerStrip, tags[Tag.ImageLength]), tags[Tag.ImageWidth]
     if Tag.TileOffsets in tags:
@@ -174,7 +172,10 @@ def _unsuitable(pages: Sequence[ImageFileDirectory_v2]) -> str | None:
         return f"it is stored turned or mirrored (orientation {tags[Tag.Orientation]})"
     if tags.get(Tag.PlanarConfiguration, 1) != 1:
         return "its colours are stored one after the other"
-    if min(rows, tags[Tag.ImageLength]) * columns > MOST_PART and not _is_plain_strip(tags):
+    if _is_plain_strip(tags):
+        if tags[Tag.StripOffsets][0] + _plain_size(tags) > length:
+            raise ValueError("it ends before its last row")
+    elif min(rows, tags[Tag.ImageLength]) * columns > MOST_PART:
         return f"its parts of {columns} x {min(rows, tags[Tag.ImageLength])} pixels are too large to be decoded at once"
     if tags[Tag.ImageWidth] > MOST_ACROSS:
         return f"it is {tags[Tag.ImageWidth]:,} pixels wide; the limit is {MOST_ACROSS:,}"
@@ -183,10 +184,12 @@ def _unsuitable(pages: Sequence[ImageFileDirectory_v2]) -> str | None:
 
 def _is_plain_strip(tags: ImageFileDirectory_v2) -> bool:
     """Whether all pixels lie in one piece, as they are."""
-    if Tag.TileOffsets in tags or tags.get(Tag.Compression, 1) != 1:
-        return False
-    needed = tags[Tag.ImageLength] * tags[Tag.ImageWidth] * tags.get(Tag.SamplesPerPixel, 1)
-    return len(tags[Tag.StripOffsets]) == 1 and tags[Tag.StripByteCounts][0] >= needed
+    return Tag.TileOffsets not in tags and len(tags[Tag.StripOffsets]) == 1 and tags.get(Tag.Compression, 1) == 1
+
+
+def _plain_size(tags: ImageFileDirectory_v2) -> int:
+    """Bytes of all pixels."""
+    return int(tags[Tag.ImageLength] * tags[Tag.ImageWidth] * tags.get(Tag.SamplesPerPixel, 1))
 
 
 @contextmanager
