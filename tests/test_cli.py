@@ -57,7 +57,7 @@ def test_evaluate_prints_a_headline_that_proves_itself_and_writes_json_and_a_pag
     assert result.returncode == 0, result.stderr
     assert "3 of 3 images, each once, 0 failed; 3 of 3 classes present" in result.stdout
     content = json.loads(file.read_text())
-    assert content["weights_sha256"][:12] in result.stdout
+    assert content["sha256"][:12] in result.stdout
     assert [c["name"] for c in content["classes"]] == ["sky", "road", "car"]
     assert page.read_text().startswith("<!doctype html>")
 

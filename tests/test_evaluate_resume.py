@@ -1,9 +1,9 @@
 """Promises of a resumed evaluation: whatever stopped it, it gives the same bits, and nothing counts twice."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,18 +213,16 @@ def test_a_disk_that_takes_nothing_more_stops_it_in_words(tmp_path: Path, monkey
     assert [path.name for path in (tmp_path / "counts").iterdir()] == ["evaluation.json"]  # nothing half-written
 
 
-def resumed() -> dict[str, Any]:
-    dataset = Listed(some_samples("detect_segment", COUNT))
-    return figures(score("detect_segment", dataset, Path(os.environ["TEST_FOLDER"])))
+def resumed(folder: Path) -> dict[str, Any]:
+    return figures(score("detect_segment", Listed(some_samples("detect_segment", COUNT)), folder))
 
 
-def test_two_processes_go_on_each_from_its_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_FOLDER", str(tmp_path / "counts"))
+def test_several_processes_go_on_each_from_its_own_counts(tmp_path: Path) -> None:
     folder = tmp_path / "counts"
     alone = figures(score("detect_segment", Listed(some_samples("detect_segment", COUNT))))
-    assert run_ranks(resumed, 2) == [alone] * 2  # both shares are complete
+    assert run_ranks(partial(resumed, folder), 2) == [alone] * 2
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "share-0.npz", "share-1.npz"]
-    (folder / "share-1.npz").unlink()  # killed before it kept anything
-    assert run_ranks(resumed, 2) == [alone] * 2
+    (folder / "share-1.npz").unlink()  # as of a process that was killed before it had kept anything
+    assert run_ranks(partial(resumed, folder), 2) == [alone] * 2
     with pytest.raises(ValueError, match="processes: 2 -> 1"):
-        resumed()
+        resumed(folder)

@@ -86,12 +86,15 @@ class Keeper:
 
     def best_evaluation(self, caught: Caught) -> Evaluation:
         """The evaluation of best.safetensors, on rank 0 with pictures; made anew where it came before a run went on."""
-        backend = open_model(self.folder / "best.safetensors", device=str(self.step.device))
         if self.best is None:
-            self.best = self._evaluate(backend, self.step.recipe.steps, caught)
+            self.best = self._evaluate(self._open_best(), self.step.recipe.steps, caught)
         best, shown = self.best, list[Evaluation]()
-        on_first(lambda: shown.append(with_examples(best, Predictor(backend), self.dataset)))
+        # Where it was written just now, the other ranks may not have it yet.
+        on_first(lambda: shown.append(with_examples(best, Predictor(self._open_best()), self.dataset)))
         return shown[0] if shown else best
+
+    def _open_best(self) -> Backend:
+        return open_model(self.folder / "best.safetensors", device=str(self.step.device))
 
     def _evaluate(self, backend: Backend, number: int, caught: Caught) -> Evaluation:
         def progress(done: int, total: int) -> None:
