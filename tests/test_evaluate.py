@@ -274,11 +274,25 @@ def test_reading_ahead_keeps_the_order_and_its_depth(folder_root: Path) -> None:
     opened = open_folder(folder_root, "val")
     dataset = Counted(opened.labels, opened.keys, opened.record_of)
     names = []
-    for done, (_, sample) in enumerate(read_ahead(dataset, range(len(dataset)), depth=3), start=1):
+    for done, (_, sample) in enumerate(read_ahead(dataset, range(len(dataset)), most=3), start=1):
         assert not isinstance(sample, str)
         names.append(sample.name)
         assert dataset.started <= done + 3
     assert names == [name for name, _, _ in opened.keys]
+
+
+def test_large_images_are_read_ahead_one_at_a_time(folder_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, started = open_folder(folder_root, "val"), []
+
+    class Counted(FileDataset[Any]):
+        def __getitem__(self, index: int) -> Any:
+            started.append(index)
+            return super().__getitem__(index)
+
+    monkeypatch.setattr("veduta.engine.counting.MOST_PIXELS", 24 * 32)  # the size of one
+    reading = read_ahead(Counted(opened.labels, opened.keys, opened.record_of), range(3), most=8)
+    for done, _ in enumerate(reading, start=1):
+        assert len(started) <= done + 1
 
 
 def test_the_mirror_image_joins_in_where_the_recipe_asks_and_the_protocol_says_so(folder_root: Path) -> None:

@@ -149,7 +149,7 @@ def test_counts_of_other_weights_another_protocol_or_other_data_are_refused(tmp_
         score("segment", Listed(some_samples("segment", 6)), folder)
 
 
-def test_other_names_of_as_many_samples_are_refused(folder_root: Path, tmp_path: Path) -> None:
+def test_other_files_or_names_of_as_many_samples_are_refused(folder_root: Path, tmp_path: Path) -> None:
     from stub_backend import StubBackend
 
     from veduta.data.layouts.folder import open_folder
@@ -160,9 +160,15 @@ def test_other_names_of_as_many_samples_are_refused(folder_root: Path, tmp_path:
         return evaluate(source, dataset, name="f", split="val", batch_size=2, resume=tmp_path / "counts")
 
     assert figures(run()) == figures(run())
+    mask = folder_root / "masks/val/a.png"
+    before = mask.read_bytes()
+    mask.write_bytes((folder_root / "masks/val/b.png").read_bytes())  # repaired, say
+    with pytest.raises(ValueError, match="sha256 of their files: [0-9a-f]{12} -> [0-9a-f]{12}"):
+        run()
+    mask.write_bytes(before)
     for kind in ("images", "masks"):
         (folder_root / kind / "val" / "a.png").rename(folder_root / kind / "val" / "other.png")
-    with pytest.raises(ValueError, match="sha256 of their names: [0-9a-f]{12} -> [0-9a-f]{12}"):
+    with pytest.raises(ValueError, match="sha256 of their files: [0-9a-f]{12} -> [0-9a-f]{12}"):
         run()
 
 

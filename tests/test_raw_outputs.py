@@ -242,6 +242,12 @@ def test_half_precision_is_known_by_the_size_of_the_file(tmp_path: Path) -> None
         assert_array_equal(read(tmp_path / name), half.astype(np.float32))
 
 
+def test_where_both_precisions_fit_some_shape_a_bin_holds_float32(tmp_path: Path) -> None:
+    VALUES.tofile(tmp_path / "x.bin")
+    larger = (1, 3, 8, 5)  # of which a file of half precision has as many bytes
+    assert_array_equal(read_tensor(tmp_path / "x.bin", "mask_logits", [larger, SHAPE], channels_last=False), VALUES)
+
+
 def test_a_npy_says_its_shape(tmp_path: Path) -> None:
     for values in (VALUES[0], VALUES.reshape(-1), np.moveaxis(VALUES, 1, -1), np.moveaxis(VALUES, 1, -1)[0]):
         np.save(tmp_path / "x.npy", values)
@@ -282,6 +288,10 @@ def test_a_text_that_holds_more_than_numbers_is_refused(tmp_path: Path, content:
 
 def test_a_npy_that_holds_no_numbers_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"a": 1}] * 60, object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"x\.npy: not a readable \.npy file"):
+        read(tmp_path / "x.npy")
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.savez(file, VALUES)
     with pytest.raises(ValueError, match=r"x\.npy: not a readable \.npy file"):
         read(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.zeros(SHAPE, np.int64))

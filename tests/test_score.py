@@ -99,6 +99,9 @@ def test_a_folder_of_predict_that_was_changed_is_refused(tmp_path: Path, task: s
             r"boxes: expected class, score, xyxy of each",
             images=[*rest, val[0], {**val[1], "boxes": [{"class": "cow"}]}],
         )
+        for odd in ("0.5", None, {}, True):
+            wrong = {"class": "cow", "score": odd, "xyxy": [0, 0, 1, 1]}
+            expect(r"expected class, score, xyxy of each", images=[*rest, val[0], {**val[1], "boxes": [wrong]}])
         wrong = {"class": "cow", "score": 1e999, "xyxy": [0, 0, 1, 1]}
         expect(r"a number is missing or infinite", images=[*rest, val[0], {**val[1], "boxes": [wrong]}])
     (out / "predictions.json").write_text(json.dumps(content)[:-9])
@@ -110,6 +113,14 @@ def test_a_folder_of_predict_that_was_changed_is_refused(tmp_path: Path, task: s
         np.save(out / "class_scores.npy", scores[1:])
         with pytest.raises(BadPrediction, match=r"class_scores\.npy: float32 of shape .* wants float32 of"):
             open_source(out, dataset=dataset)
+        for odd in (1.5, -0.1, np.nan):
+            np.save(out / "class_scores.npy", np.full_like(scores, odd))
+            with pytest.raises(BadPrediction, match=r"class_scores\.npy, image .*beyond 0 and 1"):
+                open_source(out, dataset=dataset).predict([dataset[0]])
+        with (out / "class_scores.npy").open("wb") as file:
+            np.savez(file, scores)
+        with pytest.raises(BadPrediction, match="not a readable .npy"):
+            open_source(out, dataset=dataset)
         (out / "class_scores.npy").write_bytes(b"no numbers")
         with pytest.raises(BadPrediction, match="not a readable .npy"):
             open_source(out, dataset=dataset)
@@ -120,6 +131,23 @@ def test_a_folder_of_predict_that_was_changed_is_refused(tmp_path: Path, task: s
         (out / "masks/2009_000002.png").unlink()
         with pytest.raises(BadPrediction, match=r"2009_000002\.png not found: 1 of 2 files are missing"):
             open_source(out, dataset=dataset)
+
+
+def test_boxes_of_a_folder_of_predict_count_best_first_in_whatever_order_they_are(tmp_path: Path) -> None:
+    WRITERS["voc"](tmp_path / "voc")
+    recipe = small_recipe("detect_segment", tmp_path)
+    dataset = open_dataset(recipe.data, "val")
+    predictor = Predictor(random_backend(recipe, dataset.labels, seed=5))
+    images = find_images([str(tmp_path / "voc/VOCdevkit/VOC2012/JPEGImages")])
+    predict(predictor, images, tmp_path / "out", ProgressLine(silent=True))
+    (expected,) = open_source(tmp_path / "out", dataset=dataset).predict([dataset[0]])
+    content = json.loads((tmp_path / "out/predictions.json").read_text())
+    for image in content["images"]:
+        image["boxes"].reverse()
+    (tmp_path / "out/predictions.json").write_text(json.dumps(content))
+    (found,) = open_source(tmp_path / "out", dataset=dataset).predict([dataset[0]])
+    assert found.box_scores is not None and expected.box_scores is not None and len(found.box_scores) > 1
+    np.testing.assert_array_equal(found.box_scores, expected.box_scores)
 
 
 def test_a_folder_of_predict_may_hold_more_images_than_the_split(tmp_path: Path) -> None:

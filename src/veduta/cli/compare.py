@@ -191,5 +191,6 @@ def _open_data(wanted: Wanted, settings: "Data | None") -> "tuple[Data, str, Sam
         settings, split = find_data(data, dataset, split)
     elif data is not None:
         settings = dataclasses.replace(settings, root=str(data))
+    settings = dataclasses.replace(settings, in_memory=False)  # every sample is seen a few times at most
     split = split or settings.val_split
     return settings, split, open_dataset(settings, split)

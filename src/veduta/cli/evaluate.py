@@ -302,7 +302,7 @@ def _environment(device: "Device") -> dict[str, Any]:
 
 def _identity(request: Request, device: "Device") -> dict[str, Any]:
     """What else must be the same for counts to go on: all that changes predictions, but for what predicts."""
-    return {"--set": request.changes, "device": device.type}
+    return {"model": str(request.model.resolve()), "--set": request.changes, "device": device.type}
 
 
 def _judge(evaluations: "list[Evaluation]", *, allow_failed: bool, says: bool) -> None:

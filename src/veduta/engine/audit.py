@@ -124,7 +124,7 @@ def _audit_evaluation(content: Any, path: Path) -> Iterator[Finding]:
         yield from _classes(columns, confusion, content["confusion_of"], path)
         yield from _means(content, columns, confusion, path)
         yield _headline(content, path)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: not what --json of `veduta evaluate` or `veduta score` wrote ({type(error).__name__}: {error})."
         ) from error

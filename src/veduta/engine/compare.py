@@ -9,13 +9,13 @@ from functools import partial
 from veduta.backends import TorchBackend
 from veduta.data.fit import Size
 from veduta.data.sample import Sample, SampleDataset
-from veduta.engine.evaluate import evaluate
+from veduta.engine.evaluate import evaluate, example_of
 from veduta.engine.predictor import MOST_PIXELS, Predictor
 from veduta.engine.sources import Source
 from veduta.errors import Unreadable
 from veduta.tasks.bootstrap import ROUNDS, paired_interval
 from veduta.tasks.comparison import ClassPair, Comparison, Cost, Pair
-from veduta.tasks.evaluation import Evaluation, Example
+from veduta.tasks.evaluation import Evaluation
 
 FEW = 30  # images: the interval over less of them is a rough one
 TIMED_IMAGES, TURNS, MOST_SECONDS = 8, 3, 20.0  # of the measurement of speed
@@ -154,8 +154,7 @@ def with_pictures(comparison: Comparison, a: Source, b: Source, dataset: SampleD
     for pair in comparison.most_changed:
         sample = dataset[pair.index]
         of_a, of_b = (
-            Example(score=score, sample=sample, prediction=source.predict([sample])[0])
-            for source, score in ((a, pair.a), (b, pair.b))
+            example_of(score, sample, *source.predict([sample])) for source, score in ((a, pair.a), (b, pair.b))
         )
         changed.append((of_a, of_b))
     return replace(comparison, changed=tuple(changed))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from veduta.data.sample import Sample, SampleDataset
-from veduta.engine.predictor import batches_by_size
+from veduta.engine.predictor import MOST_PIXELS, batches_by_size
 from veduta.engine.sources import Source
+from veduta.errors import Unreadable
 from veduta.tasks.evaluation import ImageScore
 from veduta.tasks.metrics import Metric
 from veduta.tasks.prediction import Prediction
@@ -38,9 +39,14 @@ class Share:
     seconds: float = 0.0
 
     def add(self, index: int, sample: Sample, prediction: Prediction) -> None:
-        self.images.append(ImageScore(name=sample.name, scores=self.metric.update(prediction, sample)))
-        self.order.append(index)
         self.position = index + 1
+        try:
+            scores = self.metric.update(prediction, sample)
+        except Unreadable as error:  # a file that only a score opens, such as the instances of Cityscapes
+            self.failed.append((index, str(error)))
+            return
+        self.images.append(ImageScore(name=sample.name, scores=scores))
+        self.order.append(index)
 
     def merge(self, other: "Share") -> None:
         """Add the share that comes after this one."""
@@ -52,8 +58,12 @@ class Share:
         self.seconds = max(self.seconds, other.seconds)
 
 
-def read_ahead(dataset: SampleDataset, indices: Iterable[int], depth: int) -> Iterator[Read]:
-    """(index, sample) in order, decoded in threads, at most `depth` waiting; (index, why) for an unreadable one."""
+def read_ahead(dataset: SampleDataset, indices: Iterable[int], most: int) -> Iterator[Read]:
+    """(index, sample) in order, decoded in threads; (index, why) for an unreadable one.
+
+    At most `most` are waiting, and of large images fewer: MOST_PIXELS together, or one.
+    """
+    depth = 1
 
     def read(index: int) -> Read:
         try:
@@ -63,12 +73,14 @@ def read_ahead(dataset: SampleDataset, indices: Iterable[int], depth: int) -> It
 
     with ThreadPoolExecutor(READERS) as pool:
         left = iter(indices)
-        waiting: deque[Future[Read]] = deque()
-        waiting.extend(pool.submit(read, index) for index in islice(left, depth))
+        waiting: deque[Future[Read]] = deque(pool.submit(read, index) for index in islice(left, 1))
         try:
             while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(read, index) for index in islice(left, 1))
+                found = waiting.popleft().result()
+                if isinstance(found[1], Sample):  # the next ones will be about as large
+                    depth = max(1, min(most, MOST_PIXELS // math.prod(found[1].image.shape[:2])))
+                waiting.extend(pool.submit(read, index) for index in islice(left, max(0, depth - len(waiting))))
+                yield found
         finally:
             for future in waiting:  # nobody wants them any more
                 future.cancel()

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from veduta import __version__
-from veduta.data.layout import FileDataset
+from veduta.data.layout import FileDataset, Record
 from veduta.data.loader import share_of_rank
 from veduta.data.sample import InMemory, Sample, SampleDataset
+from veduta.data.stored import Stored
 from veduta.engine.counting import Progress, Share, count_share, goodness
 from veduta.engine.kept_counts import kept_in, open_folder
 from veduta.engine.sources import Source
@@ -71,7 +72,7 @@ def evaluate(
             "data": name,
             "split": split,
             "images": len(dataset),
-            "sha256 of their names": _hash_names(dataset),
+            "sha256 of their files": _hash_files(dataset),
             "batch size": batch_size,
             "processes": world_size(),
             "Veduta": __version__,
@@ -99,7 +100,7 @@ def evaluate(
         sha256=source.sha256,
         images_total=len(dataset),
         images_counted=len(whole.images),
-        failed=tuple((f"sample {index}", why) for index, why in whole.failed),
+        failed=tuple((f"sample {index}", why) for index, why in sorted(whole.failed)),
         scores=whole.metric.compute(),
         interval=interval(whole.metric, progress=drawing) if full and len(whole.images) > 1 else None,
         per_image=tuple(whole.images),
@@ -160,14 +161,27 @@ def example_of(score: ImageScore, sample: Sample, prediction: Prediction) -> Exa
     return Example(score=score, sample=sample, prediction=prediction)
 
 
-def _hash_names(dataset: SampleDataset) -> str:
-    """Of the samples' names in their order; of generated samples, which are what their number says, of nothing."""
+def _hash_files(dataset: SampleDataset) -> str:
+    """Of what is known of samples without opening their files; of generated ones, which never change, of nothing."""
     files = dataset.dataset if isinstance(dataset, InMemory) else dataset
     digest = hashlib.sha256()
     if isinstance(files, FileDataset):
         for index in range(len(files)):
             try:
-                digest.update(f"{files.record(index).name}\n".encode(errors="surrogatepass"))
+                digest.update(_facts_of(files.record(index)).encode(errors="surrogatepass"))
             except (ValueError, OSError):  # it is counted as failed, in its turn
                 digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _facts_of(record: Record) -> str:
+    """Name, class and boxes of a sample, and place, size and time of change of its files."""
+    facts: list[Any] = [record.name, record.scene_class]
+    if record.boxes is not None:
+        facts += [record.boxes.xyxy.tolist(), record.boxes.classes.tolist(), record.boxes.difficult.tolist()]
+    for source in (record.image, record.mask, record.instances):
+        path = source.path if isinstance(source, Stored) else source.source if source is not None else None
+        if path is not None:
+            found = path.stat()
+            facts += [str(path), found.st_size, found.st_mtime_ns, getattr(source, "offset", 0)]
+    return f"{facts}\n"

@@ -232,7 +232,7 @@ def _predicted(source: Source, form: Form, batch_size: int, progress: Progress) 
     images = FileDataset(form.labels, form.records, _image_alone)
 
     def readable() -> Iterator[tuple[int, Sample]]:
-        for index, read in read_ahead(images, range(len(images)), depth=2 * batch_size):
+        for index, read in read_ahead(images, range(len(images)), most=2 * batch_size):
             if not isinstance(read, Sample):
                 raise Unreadable(f"{read} A package holds every image, so nothing was packed.")
             yield index, read

@@ -78,10 +78,11 @@ class Windows:
             end = height  # of what no window sees that is still to come
             if row + 1 < len(tops):  # bands begin where the confidence of the whole image has a row
                 end = tops[row + 1] // CONFIDENCE_STEP * CONFIDENCE_STEP
-            yield band[..., : end - begin, :]
-            left_over = band[..., end - begin : top + window[0] - begin, :].clone()
-            band.zero_()[..., : left_over.shape[2], :] = left_over
-            begin = end
+            if end > begin:  # else the next windows lie so near that the band still has room for them
+                yield band[..., : end - begin, :]
+                left_over = band[..., end - begin : top + window[0] - begin, :].clone()
+                band.zero_()[..., : left_over.shape[2], :] = left_over
+                begin = end
 
     def _logits(self, backend: Backend, pixels: Pixels, lefts: list[int], width: int) -> Iterator[Tensor]:
         """Logits (N, C, h, width) float32 of the windows in a row, in batches that fit into the memory."""

@@ -13,6 +13,7 @@ from veduta.data.images import read_header
 from veduta.data.label_maps import CITYSCAPES
 from veduta.data.sample import Sample
 from veduta.data.stored import Stored
+from veduta.errors import Unreadable
 from veduta.labels import IGNORE_INDEX
 from veduta.tasks.metrics import Rows, State
 from veduta.tasks.prediction import Prediction
@@ -112,7 +113,10 @@ class InstanceCounts:
         if sample.instances is None:
             self.without += 1
             return
-        instances = read_instances(sample.instances, sample.mask.shape)
+        try:
+            instances = read_instances(sample.instances, sample.mask.shape)
+        except (ValueError, OSError) as error:
+            raise Unreadable(str(error)) from error
         self.rows.add(weighted_counts(prediction.mask, instances)[None])
 
     def merge(self, other: "InstanceCounts") -> None:

@@ -42,10 +42,10 @@ class MaskMetric:
 
     def update(self, prediction: Prediction, sample: Sample) -> dict[str, float]:
         assert prediction.mask is not None and sample.mask is not None
-        counts = self.matrix.update(prediction.mask, sample.mask)
-        self.of_images.add(marginals(counts)[None])
         for part in self._parts():
             part.update(prediction, sample)
+        counts = self.matrix.update(prediction.mask, sample.mask)
+        self.of_images.add(marginals(counts)[None])
         scores = scores_of(counts)
         return {"mean_iou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy}
 
@@ -108,5 +108,5 @@ class MaskMetric:
         return mean_defined(iou_of(hit, truth, predicted))
 
     def _parts(self) -> list[Part]:
-        parts: tuple[Part | None, ...] = (self.boundaries, self.calibration, self.instances)
+        parts: tuple[Part | None, ...] = (self.instances, self.boundaries, self.calibration)
         return [part for part in parts if part is not None]

@@ -49,7 +49,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
 def read_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Rows of a .npy beside predictions.json, read when they are looked at. Raises BadPrediction for another shape."""
     try:
-        rows: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows: NDArray[np.float32] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise BadPrediction(f"{path} not found. It was written beside predictions.json; copy it again.") from None
     except (ValueError, OSError, EOFError) as error:

@@ -52,7 +52,7 @@ def _last(shape: Shape) -> Shape:
 
 def _read_npy(path: Path, shapes: Sequence[Shape]) -> NDArray[Any]:
     try:
-        values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        values: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a readable .npy file ({error}). Copy it again.") from error
     if values.dtype.kind != "f" or values.dtype.itemsize > 8:
@@ -62,8 +62,8 @@ def _read_npy(path: Path, shapes: Sequence[Shape]) -> NDArray[Any]:
 
 def _read_bin(path: Path, shapes: Sequence[Shape]) -> NDArray[Any]:
     size = path.stat().st_size
-    for shape in shapes:
-        for kind in ("<f4", "<f2"):
+    for kind in ("<f4", "<f2"):  # where both fit, numbers of the usual type are meant
+        for shape in shapes:
             if size == np.dtype(kind).itemsize * prod(shape):
                 return np.fromfile(path, kind)
     expected = " or ".join(f"{4 * prod(s):,} ({' x '.join(map(str, s))})" for s in shapes)

@@ -78,13 +78,16 @@ class Written:
         row = self.rows[key]
         check_size(row.size, sample, f"{self.folder / CONTENT}, image {key}")
         if self.scores is not None:
-            return Prediction(class_scores=np.array(self.scores[row.place]))
+            scores = np.array(self.scores[row.place])
+            _check_probabilities(scores, f"{self.folder / CLASS_SCORES}, image {key}")
+            return Prediction(class_scores=scores)
         mask = read_mask(self.masks[key], self.labels)
         check_size((mask.shape[0], mask.shape[1]), sample, self.masks[key])
         confidence = None
         if self.confidences:
             rows, columns = mask[::CONFIDENCE_STEP, ::CONFIDENCE_STEP].shape
-            confidence = read_rows(self.confidences[key], (rows, columns))
+            confidence = np.array(read_rows(self.confidences[key], (rows, columns)))
+            _check_probabilities(confidence, str(self.confidences[key]))
         return Prediction(
             mask=mask,
             confidence=confidence,
@@ -92,6 +95,11 @@ class Written:
             box_scores=row.box_scores,
             box_classes=row.box_classes,
         )
+
+
+def _check_probabilities(values: NDArray[np.float32], where: str) -> None:
+    if not ((values >= 0) & (values <= 1)).all():
+        raise BadPrediction(f"{where}: numbers beyond 0 and 1, where probabilities are expected. Predict again.")
 
 
 def open_written(folder: Path, dataset: SampleDataset, *, progress: Progress) -> Predictions:
@@ -159,9 +167,12 @@ def _boxes(
     """(n, 4) xyxy, (n,) scores, (n,) train ids."""
     boxes: list[Any] = found if isinstance(found, list) else [found]
     for box in boxes:
-        if not isinstance(box, tuple) or box[5] not in train_ids:
+        numbers_only = isinstance(box, tuple) and all(type(value) in (int, float) for value in box[:5])
+        if not numbers_only or box[5] not in train_ids:
             raise ValueError(f"image {image}, boxes: expected class, score, xyxy of each, found {reprlib.repr(box)}.")
     numbers = np.array([box[:5] for box in boxes], np.float32).reshape(-1, 5)
     if not np.isfinite(numbers).all():
         raise ValueError(f"image {image}, boxes: a number is missing or infinite.")
-    return numbers[:, :4], numbers[:, 4], np.array([train_ids[box[5]] for box in boxes], np.int64)
+    train_id = np.array([train_ids[box[5]] for box in boxes], np.int64)
+    best_first = np.argsort(-numbers[:, 4], kind="stable")
+    return numbers[best_first, :4], numbers[best_first, 4], train_id[best_first]
