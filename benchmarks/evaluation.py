@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,8 @@ def main() -> None:
             evaluate(Predictor(backend), dataset, name="camvid", split="test", batch_size=BATCH_SIZE).scores.confusion
         )[:, :num_classes],
         **{
-            f"torchvision's loop, {workers} workers": lambda workers=workers: peer(
-                plain, pairs, mirrored=arguments.mirrored, workers=workers, num_classes=num_classes
+            f"torchvision's loop, {workers} workers": partial(
+                peer, plain, pairs, mirrored=arguments.mirrored, workers=workers, num_classes=num_classes
             )
             for workers in (0, 2)
         },

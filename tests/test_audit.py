@@ -239,6 +239,11 @@ def _first(content: dict[str, Any], key: str, **changes: object) -> list[Any]:
         (lambda c: {"pixel_accuracy": 0.99}, "pixel accuracy: 99.00, its parts say 100.00"),
         (lambda c: {"classes": _first(c, "classes", iou=0.5)}, "IoU of classes: 10 of 11 classes"),
         (lambda c: {"headline": c["headline"].replace("100.00", "99.00")}, "headline: 0 of 2 scores"),
+        (lambda c: {"headline": c["headline"].replace("3 of 3 images", "4 of 4 images")}, "headline: 2 of 2 scores"),
+        (lambda c: {"interval": [0.9, 0.95]}, "headline: 1 of 2 scores"),
+        (lambda c: {"mean_iou_all": 0.9}, "absent classes as 0: 90.00, its parts say 100.00"),
+        (lambda c: {"frequency_weighted_iou": 0.9}, "frequency-weighted IoU: 90.00, its parts say 100.00"),
+        (lambda c: {"per_image": _first(c, "per_image", mean_iou=float("nan"))}, "1 figures that are no numbers"),
     ],
 )
 def test_an_evaluation_that_was_edited_is_found(tmp_path: Path, change: Any, words: str) -> None:

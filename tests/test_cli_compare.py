@@ -122,6 +122,7 @@ def test_a_tolerance_of_the_users_own_is_taken(root: Path, models: tuple[Path, P
         (["--json", "one.x", "--report", "one.x"], "the same file as --report"),
         (["--json", "there.json"], "there.json exists; nothing is overwritten"),
         (["--set-a", "protocol=unheard"], "protocol: "),
+        (["--set-b", "steps=3"], "it is about training and changes no score"),
         ([], "dataset folder needs --data PATH"),
     ],
 )

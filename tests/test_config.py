@@ -122,7 +122,7 @@ def test_every_field_refuses_a_value_of_another_type_by_name(path: str) -> None:
         ("optim.lr=Infinity", r"optim\.lr: Input should be a finite number, got inf"),
         ("steps=1.5", r"steps: Input should be a valid integer.*got 1\.5"),
         ("precision=fp8", r"precision: Input should be 'fp32', 'bf16' or 'fp16', got 'fp8'"),
-        ("data.crop_size=[31, 96]", r"data: crop_size must be at least 32 x 32, got \(31, 96\)"),
+        ("data.crop_size=[31, 96]", r"data: crop_size must be from 32 to 16,384 on each side, got \(31, 96\)"),
         ("data.crop_size=[96]", r"data\.crop_size\.1: Field required"),
         ("data.augment.scale=[2, 1]", r"data\.augment: scale must be \(low, high\) with 0 < low <= high"),
         ("model_options.output_stride=[8]", r"model_options\.output_stride.*got \[8\]"),
@@ -219,7 +219,7 @@ def test_a_recipe_that_is_not_utf8_is_refused_by_its_name(tmp_path: Path) -> Non
 
 
 def test_a_value_out_of_bounds_is_said_once() -> None:
-    with pytest.raises(ValueError, match=r"crop_size must be at least 32 x 32, got \(0, 0\)\.$"):
+    with pytest.raises(ValueError, match=r"crop_size must be from 32 to 16,384 on each side, got \(0, 0\)\.$"):
         set_fields(find_recipe("demo"), ["data.crop_size=[0,0]"])
 
 

@@ -120,6 +120,16 @@ def test_files_may_be_named_as_several_runtimes_name_them(tmp_path: Path, name: 
     assert scored(source, dataset).per_image == expected.per_image
 
 
+def test_outputs_that_are_there_twice_under_two_names_are_refused(tmp_path: Path) -> None:
+    dataset = data_of("segment", tmp_path / "data")
+    recipe = small_recipe("segment", tmp_path)
+    _, model = recorded(recipe, dataset, tmp_path / "outputs", ".bin")
+    first = next((tmp_path / "outputs").glob("*_output_0.bin"))
+    np.save(first.with_name(first.name.replace("_output_0.bin", ".npy")), np.zeros(3, np.float32))
+    with pytest.raises(BadPrediction, match=r"\.npy and .*_output_0\.bin are both outputs for"):
+        open_predictions(tmp_path / "outputs", dataset=dataset, model=model)
+
+
 def test_images_whose_names_end_in_numbers_are_not_taken_for_outputs(tmp_path: Path) -> None:
     root = imagenet.write(tmp_path / "data")
     for number, path in enumerate(sorted(root.glob("val/*/*.JPEG"))):

@@ -99,8 +99,9 @@ def test_a_folder_of_predict_that_was_changed_is_refused(tmp_path: Path, task: s
             r"boxes: expected class, score, xyxy of each",
             images=[*rest, val[0], {**val[1], "boxes": [{"class": "cow"}]}],
         )
+        odd: Any
         for odd in ("0.5", None, {}, True):
-            wrong = {"class": "cow", "score": odd, "xyxy": [0, 0, 1, 1]}
+            wrong: dict[str, Any] = {"class": "cow", "score": odd, "xyxy": [0, 0, 1, 1]}
             expect(r"expected class, score, xyxy of each", images=[*rest, val[0], {**val[1], "boxes": [wrong]}])
         wrong = {"class": "cow", "score": 1e999, "xyxy": [0, 0, 1, 1]}
         expect(r"a number is missing or infinite", images=[*rest, val[0], {**val[1], "boxes": [wrong]}])
@@ -362,7 +363,8 @@ def test_the_truth_as_cocos_results_has_an_ap_of_100(tmp_path: Path) -> None:
     assert np.isnan(evaluation.scores.overall["mean_iou"])  # boxes alone were predicted
     assert "pixel_accuracy" not in evaluation.scores.details and "void" not in evaluation.headline()
     assert source.rules.boxes == "coco" and "3 boxes in 2 images by detections.json" in source.proof
-    assert open_predictions(path, dataset=dataset, boxes="voc07").rules.boxes == "voc07"
+    other = open_predictions(path, dataset=dataset, boxes="voc07")
+    assert other.rules.boxes == "voc07" and "voc07" in scored(other, dataset).headline()
     (prediction,) = source.predict([dataset[1]])
     assert prediction.box_scores is not None and (np.diff(prediction.box_scores) <= 0).all()
 
@@ -437,6 +439,9 @@ def test_where_data_have_no_ids_of_their_own_names_and_file_ids_stand_for_them(t
     path.write_text(json.dumps(rows))
     evaluation = scored(open_predictions(path, dataset=dataset, boxes="voc12"), dataset)
     assert evaluation.scores.overall["ap50"] == 1
+    path.write_text(json.dumps([*rows[1:], {**rows[0], "category_id": 0}]))
+    with pytest.raises(BadPrediction, match="category_id"):  # counted from 0, it would be the background
+        open_predictions(path, dataset=dataset)
 
 
 # Tables of classes

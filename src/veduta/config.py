@@ -16,6 +16,8 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # JSON has neither, so a recipe must not
 
+MOST_CROP = 1 << 14  # pixels
+
 Option = bool | int | float | str
 
 FREE = ("model_options", "optim.lr_multipliers")  # fields whose parts have names of their own
@@ -120,8 +122,8 @@ class Data:
 
     @model_validator(mode="after")
     def _possible(self) -> "Data":
-        if min(self.crop_size) < 32:
-            raise ValueError(f"crop_size must be at least 32 x 32, got {self.crop_size}")
+        if not 32 <= min(self.crop_size) <= max(self.crop_size) <= MOST_CROP:
+            raise ValueError(f"crop_size must be from 32 to {MOST_CROP:,} on each side, got {self.crop_size}")
         if self.augment.pipeline == "blitznet" and self.crop_size[0] != self.crop_size[1]:
             raise ValueError(f"pipeline blitznet makes squares, got crop_size {self.crop_size}")
         return self

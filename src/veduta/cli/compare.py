@@ -70,6 +70,7 @@ def compare(
     With --outputs the tensors of both on the same images: of two devices, precisions, builds or backends.
     """
     with errors_for_people():
+        from veduta.engine.changes import check_changes
         from veduta.files import check_new_file
 
         if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -79,6 +80,7 @@ def compare(
         for target in (json, report):
             if target is not None:
                 check_new_file(target)
+        check_changes([*set_a, *set_b])
         if json is not None and report is not None and json.absolute() == report.absolute():
             raise ValueError(f"--json {json}: the same file as --report. Choose another.")
         if not outputs and (images or tolerance is not None):

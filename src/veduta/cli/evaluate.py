@@ -107,6 +107,11 @@ def _check(request: Request) -> None:
     from veduta.files import check_new_file
 
     check_changes(request.changes)
+    for option, value in (("--split", request.split), ("--sort", request.sort)):
+        if value == "":
+            raise ValueError(f"{option} is given nothing. Name one, or leave it out.")
+    if request.curve is not None and request.curve.suffix.lower() != ".png":
+        raise ValueError(f"--curve {request.curve}: the picture is a PNG. Give it a name that ends in .png.")
     written = {"--json": request.json, "--report": request.report, "--curve": request.curve, "--out": request.out}
     targets = {option: path for option, path in written.items() if path is not None}
     for option, path in targets.items():

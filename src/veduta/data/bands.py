@@ -22,6 +22,7 @@ from veduta.files import replacing
 
 LARGE = 1 << 24  # pixels: smaller images are decoded whole, whatever their format
 MOST_PART = 1 << 25  # pixels of a strip or a tile, which is decoded at once
+MOST_ROW = 1 << 27  # pixels of all tiles side by side: they are decoded together
 MOST_ACROSS = 1 << 18  # pixels of a row: bands of it are held in memory
 PART = 1 << 20  # pixels of the parts into which a strip that is not compressed is cut
 CHUNK = 1 << 16  # bytes of a mask's PNG that are written at a time
@@ -175,8 +176,10 @@ def _unsuitable(pages: Sequence[ImageFileDirectory_v2], length: int) -> str | No
     if _is_plain_strip(tags):
         if tags[Tag.StripOffsets][0] + _plain_size(tags) > length:
             raise ValueError("it ends before its last row")
-    elif min(rows, tags[Tag.ImageLength]) * columns > MOST_PART:
+    elif (rows if Tag.TileOffsets in tags else min(rows, tags[Tag.ImageLength])) * columns > MOST_PART:
         return f"its parts of {columns} x {min(rows, tags[Tag.ImageLength])} pixels are too large to be decoded at once"
+    elif min(rows, tags[Tag.ImageLength]) * tags[Tag.ImageWidth] > MOST_ROW:
+        return f"a row of its parts, {tags[Tag.ImageWidth]} x {rows} pixels, is too large to be decoded at once"
     if tags[Tag.ImageWidth] > MOST_ACROSS:
         return f"it is {tags[Tag.ImageWidth]:,} pixels wide; the limit is {MOST_ACROSS:,}"
     return None

@@ -137,8 +137,11 @@ def _column(classes: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float
 def _images(content: Mapping[str, Any], path: Path) -> Finding:
     counted, total, failed = content["images_counted"], content["images_total"], len(content["failed"])
     names = [image["name"] for image in content["per_image"]]
+    values = [value for image in content["per_image"] for name, value in image.items() if name != "name"]
+    odd = sum(value is not None and not math.isfinite(value) for value in values)
     words = f"{counted:,} of {total:,} counted, {len(set(names)):,} names of {len(names):,}, {failed} failed"
-    whole = len(set(names)) == len(names) == counted == total and not failed
+    words += f", {odd:,} figures that are no numbers" if odd else ""
+    whole = len(set(names)) == len(names) == counted == total and not failed and not odd
     return Finding(f"{path}, images", words, whole and content["proved"] is True)
 
 
@@ -166,7 +169,9 @@ def _means(
     follows = {f"mean_{name}": mean_defined(column) for name, column in columns.items()}
     follows |= {name: mean_defined(column) for name, column in columns.items() if name.startswith("ap")}
     if content["confusion_of"] == "pixels":
-        follows["pixel_accuracy"] = scores_of(confusion).pixel_accuracy
+        scores = scores_of(confusion)
+        for name in ("pixel_accuracy", "frequency_weighted_iou", "mean_iou_present", "mean_iou_all"):
+            follows[name] = getattr(scores, name)
     for name in ("top1", "top5"):
         if name in content:
             follows[name] = statistics.fmean(image[name] for image in content["per_image"])
@@ -185,6 +190,9 @@ def _headline(content: Mapping[str, Any], path: Path) -> Finding:
         for name in WORDS
         if isinstance(content.get(name, ""), float | None)
     }
-    right = [part for part in told if part.partition(" [")[0] in expected]
-    words = f"{len(right)} of {len(told)} scores as they are in the file"
-    return Finding(f"{path}, headline", words, len(right) == len(told))
+    interval = content["interval"] and "{}, {}]".format(*map(percent, content["interval"]))
+    parts = [part.partition(" [") for part in told]
+    right = [words for words, bracket, ends in parts if words in expected and (not bracket or ends == interval)]
+    counts = f"{content['images_counted']:,} of {content['images_total']:,} images"
+    agrees = len(right) == len(told) and f": {counts}" in content["headline"]
+    return Finding(f"{path}, headline", f"{len(right)} of {len(told)} scores as they are in the file; {counts}", agrees)

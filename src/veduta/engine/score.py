@@ -86,7 +86,8 @@ def open_predictions(
         return found
     if not isinstance(found.task, DetectSegment):
         raise ValueError(f"--boxes {boxes}: {path} holds no boxes.")
-    return dataclasses.replace(found, rules=dataclasses.replace(found.rules, boxes=boxes))
+    rules = dataclasses.replace(found.rules, boxes=boxes)
+    return dataclasses.replace(found, rules=rules, protocol=f"{found.protocol}, AP by the rules {boxes}")
 
 
 def form_of(path: Path, *, raw: bool) -> str:

@@ -77,10 +77,10 @@ class VocBoxes(Form):
     def entries(self, name: str, prediction: Prediction) -> Entries:
         assert prediction.boxes is not None and prediction.box_classes is not None
         assert prediction.box_scores is not None
-        found = zip(prediction.boxes.tolist(), prediction.box_classes, prediction.box_scores, strict=True)
+        found = zip(prediction.boxes.tolist(), prediction.box_classes, prediction.box_scores.tolist(), strict=True)
         for (left, top, right, bottom), train_id, score in found:
             numbers = (score, left + 1, top + 1, right, bottom)
-            self.texts[VOC.names[train_id]] += f"{name} {' '.join(f'{number:.9g}' for number in numbers)}\n".encode()
+            self.texts[VOC.names[train_id]] += f"{name} {' '.join(f'{number:.17g}' for number in numbers)}\n".encode()
         return ()
 
     def last_entries(self) -> Entries:
@@ -105,7 +105,7 @@ class VocBoxes(Form):
             labels=VOC,
             task=DetectSegment(VOC, Loss()),
             protocol="boxes as they were written",
-            rules=rules,
+            rules=rules if rules.boxes != "coco" else dataclasses.replace(rules, boxes="voc12"),  # the server is VOC's
             proof=f"{len(table):,} boxes, sha256 {sha256[:12]}",
             sha256=sha256,
             find=partial(_find, table, self.places),

@@ -125,6 +125,8 @@ def sweep(
     Checkpoints of the same weights, as best.safetensors mostly is one, are scored once. Raises ValueError where a file
     is damaged, or one is of another network.
     """
+    if out is not None and len(files) == 1:
+        raise said_once(ValueError(f"--out {out}: the run has kept one checkpoint, there is nothing to average."))
     swept: dict[str, tuple[int, Swept]] = {}  # by the hash of the weights
     mean = Mean()
     for file in files:

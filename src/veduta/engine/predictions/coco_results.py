@@ -134,7 +134,8 @@ def _ids(dataset: SampleDataset, progress: Progress) -> tuple[Mapping[Any, str],
         )
     names: dict[Any, str] = {named.name: named.name for named in names_of(dataset, progress)}
     numbers: dict[Any, str] = {int(name): name for name in names.values() if name.isdecimal()}
-    return {**names, **numbers}, {entry.file_id: train_id for train_id, entry in enumerate(dataset.labels.classes)}
+    classes = enumerate(dataset.labels.classes[1:], start=1)  # the first is the background, which has no boxes
+    return {**names, **numbers}, {entry.file_id: train_id for train_id, entry in classes}
 
 
 def _refuse_doubles(

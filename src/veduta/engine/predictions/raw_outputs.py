@@ -143,6 +143,7 @@ def _runs(folder: Path, names: Sequence[Named], skeleton: Skeleton) -> Runs:
     wanted = {way[-1] for named in names for way in named.ways}
     ways = [_grouped(files, read) for read in _readers(skeleton)]
     runs = max(ways, key=lambda runs: len(wanted & {PurePath(key).name for key in runs}))
+    _refuse_doubles(runs, ways, wanted, folder)
     if not wanted & {PurePath(key).name for key in runs}:
         example = names[0].ways[0][-1]
         raise BadPrediction(
@@ -150,6 +151,18 @@ def _runs(folder: Path, names: Sequence[Named], skeleton: Skeleton) -> Runs:
             f"Expected such as {example}_output_0.bin, {example}_0.txt or {example}_{skeleton.recorded[0]}.npy."
         )
     return runs
+
+
+def _refuse_doubles(runs: Runs, ways: Sequence[Runs], wanted: set[str], folder: Path) -> None:
+    """Raises BadPrediction where an image has outputs under a second kind of names, too."""
+    taken = {path for run in runs.values() for path in run.values()}
+    for key, run in ((key, run) for way in ways for key, run in way.items() if key in runs):
+        others = [path for path in run.values() if path not in taken]
+        if others and PurePath(key).name in wanted:
+            raise BadPrediction(
+                f"{folder}: {others[0].name} and {next(iter(runs[key].values())).name} are both outputs for {key}. "
+                "Which one? Take the other away."
+            )
 
 
 Reader = Callable[[str], tuple[str, int, bool] | None]  # a file's name -> image, number of the output, mirrored
