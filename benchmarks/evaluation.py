@@ -15,11 +15,7 @@ Seconds are those of the clock, and mean something on an idle machine. CPU secon
 
 import argparse
 import dataclasses
-import json
 import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -95,17 +91,6 @@ def opened(path: Path | None, recipe_name: str, dataset: FileDataset[Any], *, mi
     return TorchBackend(model, info, torch.device("cpu"))
 
 
-def command(model: Path, data: Path, *, mirrored: bool) -> NDArray[np.int64]:
-    """Counts of [truth, prediction], as `veduta evaluate --devices 2` writes them."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "all.json"
-        options = ["--data", str(data), "--split", "test", "--device", "cpu", "--devices", "2", "--json", str(file)]
-        changes = ["--set", f"protocol={'mirrored' if mirrored else 'whole'}", "--set", "precision=fp32"]
-        run = [sys.executable, "-m", "veduta.cli", "evaluate", str(model), *options, *changes]
-        subprocess.run(run, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        return np.array(json.loads(file.read_text())["confusion"])
-
-
 def timed(work: Callable[[], NDArray[np.int64]]) -> tuple[tuple[float, float], NDArray[np.int64]]:
     """Seconds, CPU seconds of this process and of the workers that ended meanwhile, and what came out."""
     started, before = time.perf_counter(), sum(os.times()[:4])
@@ -143,10 +128,6 @@ def main() -> None:
             for workers in (0, 2)
         },
     }
-    if arguments.model is not None and arguments.limit is None:
-        rivals["Veduta, 2 processes, from their start"] = lambda: command(
-            arguments.model, arguments.data, mirrored=arguments.mirrored
-        )[:, :num_classes]
     for index in range(len(dataset)):
         dataset[index]
     rng, rows = np.random.default_rng(0), []
