@@ -1,7 +1,7 @@
 """Writing files: all of one or nothing, and never over another."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,16 @@ def check_new_file(path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists; nothing is overwritten. Choose another name, or move it away.")
     _check_parent(path, path.absolute().parent)
+
+
+def check_new_files(targets: Mapping[str, Path | None]) -> None:
+    """The same of files by the options that name them, where they do; ValueError where two are the same file."""
+    given = {option: path for option, path in targets.items() if path is not None}
+    for option, path in given.items():
+        check_new_file(path)
+        same = [other for other, that in given.items() if other < option and that.absolute() == path.absolute()]
+        if same:
+            raise ValueError(f"{same[0]} {path}: the same file as {option}. Choose another.")
 
 
 def _check_parent(path: Path, parent: Path) -> None:

@@ -1,21 +1,17 @@
 """`veduta compare`: two sources of predictions, image by image; or two builds of one network, module by module."""
 
-import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from veduta.cli.errors import FAILED, errors_for_people, stop
+from veduta.cli.chosen_data import open_data
+from veduta.cli.errors import FAILED, errors_for_people, refuse_ranks, stop
 from veduta.cli.options import DataOption, DeviceOption
-from veduta.cli.score import find_data
 
 if TYPE_CHECKING:
     from veduta.backends import Backend
-    from veduta.config import Data
-    from veduta.data.sample import SampleDataset
 
 app = typer.Typer()
 
@@ -71,18 +67,11 @@ def compare(
     """
     with errors_for_people():
         from veduta.engine.changes import check_changes
-        from veduta.files import check_new_file
+        from veduta.files import check_new_files
 
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            raise ValueError(
-                "`veduta compare` runs in one process, and several were started. Start it without torchrun."
-            )
-        for target in (json, report):
-            if target is not None:
-                check_new_file(target)
+        refuse_ranks("compare")
+        check_new_files({"--json": json, "--report": report})
         check_changes([*set_a, *set_b])
-        if json is not None and report is not None and json.absolute() == report.absolute():
-            raise ValueError(f"--json {json}: the same file as --report. Choose another.")
         if not outputs and (images or tolerance is not None):
             what = "--tolerance" if tolerance is not None else f"{(images or [])[0]}: image files"
             raise ValueError(f"{what} goes with --outputs. Scores are compared on the labelled images of --data.")
@@ -114,7 +103,13 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
         for path, changes, device in (a, b)
     ]
     recipes = [model.backend.info.recipe for model in models if model is not None]
-    settings, split, samples = _open_data(wanted, recipes[0].data if recipes else None)
+    settings, split, samples = open_data(
+        recipes[0].data if recipes else None,
+        wanted.data,
+        wanted.split,
+        dataset=wanted.dataset,
+        changes=[*a.changes, *b.changes],
+    )
     one, other = (
         model or open_source(path, dataset=samples, device=device, changes=changes)
         for model, (path, changes, device) in zip(models, (a, b), strict=True)
@@ -161,7 +156,9 @@ def _outputs(a: Given, b: Given, wanted: Wanted, images: list[str], tolerance: f
     if found:
         count, pixels = len(found), (read_rgb(path) for path in found.values())
     else:
-        _, _, samples = _open_data(wanted, one.info.recipe.data)
+        _, _, samples = open_data(
+            one.info.recipe.data, wanted.data, wanted.split, dataset=wanted.dataset, changes=[*a.changes, *b.changes]
+        )
         chosen = spread(len(samples))
         count, pixels = len(chosen), (samples[index].image for index in chosen)
     line = ProgressLine()
@@ -182,17 +179,3 @@ def _outputs(a: Given, b: Given, wanted: Wanted, images: list[str], tolerance: f
 def _in_words(path: Path, backend: "Backend") -> str:
     info = backend.info
     return f"{path} on {backend.device}, {info.recipe.precision}, weights {info.weights_sha256[:12]}"
-
-
-def _open_data(wanted: Wanted, settings: "Data | None") -> "tuple[Data, str, SampleDataset]":
-    """The data set of a model's recipe, or the one that a folder holds; and the split."""
-    from veduta.data import open_dataset
-
-    data, dataset, split = wanted
-    if settings is None or dataset is not None:
-        settings, split = find_data(data, dataset, split)
-    elif data is not None:
-        settings = dataclasses.replace(settings, root=str(data))
-    settings = dataclasses.replace(settings, in_memory=False)  # every sample is seen a few times at most
-    split = split or settings.val_split
-    return settings, split, open_dataset(settings, split)

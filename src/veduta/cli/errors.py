@@ -36,6 +36,12 @@ def errors_for_people() -> Iterator[None]:
         )
 
 
+def refuse_ranks(verb: str) -> None:
+    """Raises ValueError where several processes were started for a verb that runs in one."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError(f"`veduta {verb}` runs in one process, and several were started. Start it without torchrun.")
+
+
 def stop(message: str, code: int) -> NoReturn:
     if message:
         print(f"\nerror: {message}" if sys.stderr.isatty() else f"error: {message}", file=sys.stderr)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veduta.cli.chosen_data import open_data
 from veduta.cli.errors import FAILED, errors_for_people, stop
 from veduta.cli.options import DataOption, DeviceOption
+from veduta.cli.publish import publish
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -104,7 +106,7 @@ def evaluate(
 def _check(request: Request) -> None:
     """What can be wrong with a request before anything is opened. Raises ValueError or OSError."""
     from veduta.engine.changes import check_changes
-    from veduta.files import check_new_file
+    from veduta.files import check_new_files
 
     check_changes(request.changes)
     for option, value in (("--split", request.split), ("--sort", request.sort)):
@@ -112,13 +114,9 @@ def _check(request: Request) -> None:
             raise ValueError(f"{option} is given nothing. Name one, or leave it out.")
     if request.curve is not None and request.curve.suffix.lower() != ".png":
         raise ValueError(f"--curve {request.curve}: the picture is a PNG. Give it a name that ends in .png.")
-    written = {"--json": request.json, "--report": request.report, "--curve": request.curve, "--out": request.out}
-    targets = {option: path for option, path in written.items() if path is not None}
-    for option, path in targets.items():
-        check_new_file(path)
-        same = [other for other, that in targets.items() if other < option and that.absolute() == path.absolute()]
-        if same:
-            raise ValueError(f"{same[0]} {path}: the same file as {option}. Choose another.")
+    check_new_files(
+        {"--json": request.json, "--report": request.report, "--curve": request.curve, "--out": request.out}
+    )
     if request.sweep:
         if request.report is not None or request.sort is not None:
             option = "--report" if request.report is not None else "--sort"
@@ -133,15 +131,13 @@ def _check(request: Request) -> None:
 def _evaluate(request: Request, device: "Device", caught: "Caught") -> "list[Evaluation]":
     """Score, print, write."""
     from veduta.engine.evaluate import evaluate as run
-    from veduta.engine.evaluate import with_examples
     from veduta.engine.kept_counts import remove_folder
-    from veduta.files import write_text
     from veduta.ranks import first_then_others, on_first
     from veduta.tasks.evaluation import find_column
 
     def opened() -> "tuple[Source, SampleDataset, Data, str, str | None]":
         source, settings = _open_model(request, device)
-        settings, dataset, split = _open_data(settings, request)
+        settings, split, dataset = open_data(settings, request.data, request.split, changes=request.changes)
         source = source or _open_predictions(request, dataset)
         columns = source.task.metric(dataclasses.replace(source.rules, full=True)).compute().per_class
         return source, dataset, settings, split, find_column(request.sort, columns) if request.sort else None
@@ -159,23 +155,21 @@ def _evaluate(request: Request, device: "Device", caught: "Caught") -> "list[Eva
         settings=_identity(request, device),
     )
 
-    def publish() -> None:
-        print(evaluation.table(sort))
-        if evaluation.scores.details:
-            print(evaluation.details())
-        print(evaluation.headline())
-        if request.json is not None:
-            write_text(request.json, evaluation.to_json(_environment(device)))
-        if request.report is not None:
-            from veduta.report.page import write_report
-
-            shown = with_examples(evaluation, source, dataset)
-            run_folder = request.model if request.model.is_dir() else None
-            write_report(shown, request.report, run=run_folder, environment=_environment(device))
+    def told() -> None:
+        publish(
+            evaluation,
+            source,
+            dataset,
+            sort=sort,
+            json=request.json,
+            report=request.report,
+            environment=_environment(device),
+            run=request.model if request.model.is_dir() else None,
+        )
         if request.resume is not None:
             remove_folder(request.resume)
 
-    on_first(publish)
+    on_first(told)
     return [evaluation]
 
 
@@ -191,12 +185,12 @@ def _sweep(request: Request, device: "Device", caught: "Caught") -> "list[Evalua
     from veduta.files import write_text
     from veduta.ranks import first_then_others, on_first
 
-    def opened() -> "tuple[list[Path], Data, SampleDataset, str]":
+    def opened() -> "tuple[list[Path], Data, str, SampleDataset]":
         files = find_checkpoints(request.model)
         settings = set_fields(load_model(files[0])[1].recipe, request.changes).data
-        return files, *_open_data(settings, request)
+        return files, *open_data(settings, request.data, request.split, changes=request.changes)
 
-    files, settings, dataset, split = first_then_others(opened)
+    files, settings, split, dataset = first_then_others(opened)
     resume = request.resume
     if resume is not None:
         on_first(lambda: open_folder(resume, {"sweep of": [str(file.absolute()) for file in files]}))
@@ -217,7 +211,7 @@ def _sweep(request: Request, device: "Device", caught: "Caught") -> "list[Evalua
 
     result = sweep(files, changes=request.changes, device=device, split=split, score=score, out=request.out)
 
-    def publish() -> None:
+    def told() -> None:
         for warning in result.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(result.table())
@@ -229,7 +223,7 @@ def _sweep(request: Request, device: "Device", caught: "Caught") -> "list[Evalua
         if resume is not None:
             remove_folder(resume)
 
-    on_first(publish)
+    on_first(told)
     return [entry.evaluation for entry in result.all]
 
 
@@ -253,25 +247,6 @@ def _open_predictions(request: Request, dataset: "SampleDataset") -> "Source":
     from veduta.engine.sources import open_source
 
     return open_source(request.model, dataset=dataset, changes=request.changes)
-
-
-def _open_data(settings: "Data | None", request: Request) -> "tuple[Data, SampleDataset, str]":
-    """The data that is asked for: of the recipe's layout, if the folder fits it, or else of the one that it fits."""
-    from veduta.cli.score import find_data
-    from veduta.data import open_dataset, recognise
-
-    if settings is None:
-        settings, split = find_data(request.data, None, request.split)
-        return settings, open_dataset(settings, split), split
-    if request.data is not None:
-        fits = recognise(request.data)
-        chosen = any(change.replace(" ", "").startswith("data.dataset=") for change in request.changes)
-        if len(fits) == 1 and settings.dataset not in fits and not chosen:
-            settings = dataclasses.replace(settings, dataset=next(iter(fits)))
-        settings = dataclasses.replace(settings, root=str(request.data))
-    settings = dataclasses.replace(settings, in_memory=False)  # every sample is seen once
-    split = request.split or settings.val_split
-    return settings, open_dataset(settings, split), split
 
 
 def _progress(what: str, caught: "Caught", request: Request, *, share: bool = False) -> "Progress":

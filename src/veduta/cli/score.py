@@ -3,15 +3,14 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from veduta.cli.data import find_layout
+from veduta.cli.chosen_data import find_data
 from veduta.cli.errors import FAILED, errors_for_people, stop
-
-if TYPE_CHECKING:
-    from veduta.config import Data
+from veduta.cli.options import DataOption
+from veduta.cli.publish import publish
 
 app = typer.Typer()
 
@@ -25,7 +24,7 @@ def score(
             "COCO results (.json), or a table of classes (.csv)."
         ),
     ],
-    data: Annotated[Path | None, typer.Option("--data", help="Folder of the data set.")] = None,
+    data: DataOption = None,
     dataset: Annotated[
         str | None, typer.Option(help="A name of `veduta list data`, where the folder fits several.")
     ] = None,
@@ -63,19 +62,15 @@ def score(
     """Score predictions that lie in files, by the metric and the code of `veduta evaluate`; none may be missing."""
     with errors_for_people():
         from veduta.data import open_dataset
-        from veduta.engine.evaluate import evaluate, with_examples
+        from veduta.engine.evaluate import evaluate
         from veduta.engine.predictions.names import listed
         from veduta.engine.progress import ProgressLine
         from veduta.engine.runlog import environment
         from veduta.engine.score import open_predictions
-        from veduta.files import check_new_file, write_text
+        from veduta.files import check_new_files
         from veduta.tasks.evaluation import find_column
 
-        for target in (json, report):
-            if target is not None:
-                check_new_file(target)
-        if json is not None and report is not None and json.absolute() == report.absolute():
-            raise ValueError(f"--json {json}: the same file as --report. Choose another.")
+        check_new_files({"--json": json, "--report": report})
         settings, split = find_data(data, dataset, split)
         line = ProgressLine()
         samples = open_dataset(settings, split)
@@ -104,35 +99,7 @@ def score(
         if evaluation.failed:
             why = "\n  ".join(why for _, why in evaluation.failed[:5])
             stop(f"{len(evaluation.failed)} images of the data cannot be read, so there is no score:\n  {why}", FAILED)
-        print(evaluation.table(column))
-        if evaluation.scores.details:
-            print(evaluation.details())
-        print(evaluation.headline())
-        if json is not None:
-            write_text(json, evaluation.to_json(environment()))
-        if report is not None:
-            from veduta.report.page import write_report
-
-            shown = with_examples(evaluation, source, samples)
-            write_report(shown, report, run=None, environment=environment())
-
-
-def find_data(data: Path | None, dataset: str | None, split: str | None) -> "tuple[Data, str]":
-    """The data set in a folder, or a generated one, and the split."""
-    from veduta.config import Data
-    from veduta.data import DATASETS, GENERATED
-
-    if dataset in GENERATED:
-        return Data(dataset=dataset, root=str(data or "")), split or "val"
-    if data is None:
-        raise ValueError("predictions in files do not say what is true of their images. Add --data PATH.")
-    layout = find_layout(data, dataset, "--dataset")
-    known = DATASETS[layout].splits(data)
-    if split is None:
-        if "val" not in known and len(known) != 1:
-            raise ValueError(f"{data} has the splits {', '.join(known)}. Which one is predicted? Add --split NAME.")
-        split = "val" if "val" in known else known[0]
-    return Data(dataset=layout, root=str(data)), split
+        publish(evaluation, source, samples, sort=column, json=json, report=report, environment=environment())
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """`veduta submit`: the package that a test server takes."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from veduta.cli.errors import errors_for_people
+from veduta.cli.errors import errors_for_people, refuse_ranks
 from veduta.cli.options import DeviceOption, SetOption
 
 if TYPE_CHECKING:
@@ -113,8 +112,7 @@ def _submit(
     from veduta.engine.submit import chosen_on, submit
     from veduta.files import check_new_file
 
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ValueError("`veduta submit` runs in one process, and several were started. Start it without torchrun.")
+    refuse_ranks("submit")
     check_new_file(out)
     dataset = open_layout(layout, data, split)
     source = open_source(path, dataset=dataset, device=device, changes=changes)

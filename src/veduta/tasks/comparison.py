@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from veduta.tasks.evaluation import WORDS, Evaluation, Example, ImageScore, percent
+from veduta.tasks.evaluation import WORDS, Evaluation, Example, ImageScore, or_null, percent
 
 ARROWS = {-1: "↓", 0: "=", 1: "↑"}
 FEWEST = 6  # images that show a difference: of less, all may be on one side by chance in more than 5 % of all cases
@@ -164,13 +164,13 @@ class Comparison:
             "verdict": self.verdict,
             "warnings": list(self.warnings),
             "score": self.score,
-            "difference": _number(self.difference),
-            "interval": None if self.interval is None else [_number(value) for value in self.interval],
+            "difference": or_null(self.difference),
+            "interval": None if self.interval is None else [or_null(value) for value in self.interval],
             "wins": self.wins,
             "losses": self.losses,
             "same": self.same,
             "classes": [
-                {"name": p.name, "a": _number(p.a), "b": _number(p.b), "difference": _number(p.difference)}
+                {"name": p.name, "a": or_null(p.a), "b": or_null(p.b), "difference": or_null(p.difference)}
                 for p in self.per_class
             ],
             "changed": [pair.a.name for pair in self.most_changed],
@@ -189,7 +189,3 @@ def signed(value: float) -> str:
 
 def _or_0(value: float) -> float:
     return 0.0 if math.isnan(value) else value
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

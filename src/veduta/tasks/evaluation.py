@@ -140,7 +140,7 @@ class Evaluation:
         """Every figure, per class and per image, and on what machine; undefined ones are null."""
         scores = self.scores
         classes = [
-            {"name": name, **{column: _number(value) for column, value in values.items()}, "present": present}
+            {"name": name, **{column: or_null(value) for column, value in values.items()}, "present": present}
             for name, values, present in self.rows()
         ]
         content: dict[str, Any] = {
@@ -155,13 +155,13 @@ class Evaluation:
             "images_total": self.images_total,
             "images_counted": self.images_counted,
             "failed": [{"name": name, "why": why} for name, why in self.failed],
-            **{name: _number(value) for name, value in {**scores.facts, **scores.overall, **scores.details}.items()},
-            "interval": None if self.interval is None else [_number(value) for value in self.interval],
+            **{name: or_null(value) for name, value in {**scores.facts, **scores.overall, **scores.details}.items()},
+            "interval": None if self.interval is None else [or_null(value) for value in self.interval],
             "classes": classes,
             "confusion": scores.confusion.tolist(),
             "confusion_of": scores.confusion_of,
             "per_image": [
-                {"name": image.name, **{name: _number(value) for name, value in image.scores.items()}}
+                {"name": image.name, **{name: or_null(value) for name, value in image.scores.items()}}
                 for image in self.per_image
             ],
             "seconds": round(self.seconds, 3),
@@ -200,5 +200,6 @@ def in_cell(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else percent(value)
 
 
-def _number(value: float) -> float | None:
+def or_null(value: float) -> float | None:
+    """A number as strict JSON has it, undefined -> None."""
     return None if math.isnan(value) else value
