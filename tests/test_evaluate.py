@@ -226,7 +226,9 @@ def test_the_best_the_typical_and_the_worst_images_come_in_order_and_only_when_a
     dataset = open_folder(folder_root, "val")
     bare = evaluate(source, dataset, name="folder", split="val", batch_size=2)
     assert bare.best == bare.typical == bare.worst == ()
-    evaluation = with_examples(bare, source, dataset)
+    calls: list[tuple[int, int]] = []
+    evaluation = with_examples(bare, source, dataset, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, len(calls)) for done in range(1, len(calls) + 1)] and calls
     ious = [image.scores["mean_iou"] for image in evaluation.per_image]
     ranked = sorted(iou for iou in ious if not math.isnan(iou))
     assert [e.score.scores["mean_iou"] for e in evaluation.worst] == ranked[:NUM_EXAMPLES]

@@ -1,6 +1,7 @@
 """`veduta compare`: two sources of predictions, image by image; or two builds of one network, module by module."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -115,6 +116,7 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
         for model, (path, changes, device) in zip(models, (a, b), strict=True)
     )
     sizes = [find_model(path).stat().st_size if is_model(path) else None for path, _, _ in (a, b)]
+    line = ProgressLine()
     comparison = run(
         one,
         other,
@@ -124,7 +126,7 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
         split=split,
         batch_size=settings.batch_size,
         file_bytes=(sizes[0], sizes[1]),
-        progress=ProgressLine().count,
+        progress=line.count,
     )
     for warning in comparison.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -135,7 +137,7 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
     if report is not None:
         from veduta.report.comparison_page import write_comparison
 
-        shown = with_pictures(comparison, one, other, samples)
+        shown = with_pictures(comparison, one, other, samples, progress=partial(line.count, "predicting pictures"))
         write_comparison(shown, report, environment=environment())
     failed = dict((*comparison.a.failed, *comparison.b.failed))
     if failed:

@@ -1,6 +1,7 @@
 """What verbs that score print and write of an evaluation."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ def publish(
 ) -> None:
     """Print table, further scores and headline; write the JSON, and the page with pictures. run: a run folder."""
     from veduta.engine.evaluate import with_examples
+    from veduta.engine.progress import ProgressLine
     from veduta.files import write_text
 
     print(evaluation.table(sort))
@@ -34,4 +36,6 @@ def publish(
     if report is not None:
         from veduta.report.page import write_report
 
-        write_report(with_examples(evaluation, source, dataset), report, run=run, environment=environment)
+        progress = partial(ProgressLine().count, "predicting pictures")
+        shown = with_examples(evaluation, source, dataset, progress=progress)
+        write_report(shown, report, run=run, environment=environment)

@@ -148,13 +148,21 @@ def _warnings(a: Evaluation, b: Evaluation) -> Iterator[str]:
         yield f"{a.images_counted} images are few: an interval drawn from them is a rough one"
 
 
-def with_pictures(comparison: Comparison, a: Source, b: Source, dataset: SampleDataset) -> Comparison:
+def with_pictures(
+    comparison: Comparison,
+    a: Source,
+    b: Source,
+    dataset: SampleDataset,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
     """The same with the pictures that changed most, which are read and predicted once more, since none were kept."""
-    changed = []
-    for pair in comparison.most_changed:
+    changed, pairs = [], comparison.most_changed
+    for done, pair in enumerate(pairs, start=1):
         sample = dataset[pair.index]
         of_a, of_b = (
             example_of(score, sample, *source.predict([sample])) for source, score in ((a, pair.a), (b, pair.b))
         )
         changed.append((of_a, of_b))
+        progress(done, len(pairs))
     return replace(comparison, changed=tuple(changed))

@@ -120,7 +120,13 @@ def check_classes(source: Source, dataset: SampleDataset) -> None:
         )
 
 
-def with_examples(evaluation: Evaluation, source: Source, dataset: SampleDataset) -> Evaluation:
+def with_examples(
+    evaluation: Evaluation,
+    source: Source,
+    dataset: SampleDataset,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
     """The same with pictures, which are read and predicted once more, since none were kept.
 
     Images without a score are neither good nor bad. Of equal ones the first come first.
@@ -131,9 +137,11 @@ def with_examples(evaluation: Evaluation, source: Source, dataset: SampleDataset
     middle = max(0, (len(ranked) - NUM_EXAMPLES) // 2)
     best, typical = ranked[:NUM_EXAMPLES], ranked[middle : middle + NUM_EXAMPLES]
     shown: dict[int, Example] = {}
-    for place in dict.fromkeys((*best, *typical, *worst)):
+    places = dict.fromkeys((*best, *typical, *worst))
+    for done, place in enumerate(places, start=1):
         sample = dataset[evaluation.order[place]]
         shown[place] = example_of(evaluation.per_image[place], sample, *source.predict([sample]))
+        progress(done, len(places))
     return dataclasses.replace(
         evaluation,
         best=tuple(shown[place] for place in best),

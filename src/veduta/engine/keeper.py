@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,12 @@ class Keeper:
         if self.best is None:
             self.best = self._evaluate(self._open_best(), self.step.recipe.steps, caught)
         best, shown = self.best, list[Evaluation]()
-        # Where it was written just now, the other ranks may not have it yet.
-        on_first(lambda: shown.append(with_examples(best, Predictor(self._open_best()), self.dataset)))
+
+        def draw() -> None:
+            source, progress = Predictor(self._open_best()), partial(self.log.line.count, "predicting pictures")
+            shown.append(with_examples(best, source, self.dataset, progress=progress))
+
+        on_first(draw)  # where the model was written just now, the other ranks may not have it yet
         return shown[0] if shown else best
 
     def _open_best(self) -> Backend:
