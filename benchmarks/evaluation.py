@@ -34,12 +34,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from veduta.backends import TorchBackend, open_model
-from veduta.checkpoint import ModelInfo
 from veduta.data.layout import FileDataset
 from veduta.data.layouts.camvid import open_camvid
 from veduta.data.stored import Stored
 from veduta.engine.evaluate import evaluate
 from veduta.engine.predictor import Predictor
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 from veduta.recipes import find_recipe
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veduta.backends import TorchBackend
-from veduta.checkpoint import ModelInfo
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import CITYSCAPES
 from veduta.engine.predictor import Predictor
 from veduta.engine.windows import places
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 
 SIZE, WINDOW, BATCH_SIZE = (1024, 2048), 512, 4

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from veduta.backends import TorchBackend
-from veduta.checkpoint import ModelInfo, save_model
+from veduta.checkpoint import save_model
 from veduta.config import Recipe
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from layouts import LEVELS, TINY
 from torch import Tensor
 
-from veduta.checkpoint import ModelInfo
 from veduta.config import Data, Optim, ProtocolName, Recipe
 from veduta.data.label_maps import numbered
 from veduta.data.sample import to_unit_range
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 
 RECIPE = Recipe(
     name="stub", model="deeplabv3plus_tiny", data=Data(dataset="folder", batch_size=2), optim=Optim(lr=0.1), steps=7

@@ -14,16 +14,9 @@ from stub_backend import RECIPE
 from torch import Tensor
 
 from veduta import __version__
-from veduta.checkpoint import (
-    METADATA_KEY,
-    ModelInfo,
-    find_model,
-    hash_weights,
-    load_model,
-    load_weights,
-    save_model,
-)
+from veduta.checkpoint import hash_weights, load_model, load_weights, save_model
 from veduta.files import replacing, write_text
+from veduta.model_info import METADATA_KEY, ModelInfo, find_model
 
 INFO = ModelInfo(
     recipe=replace(RECIPE, model_options={"output_stride": 8, "rate": 1.0, "aux": True, "kind": "8"}),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from veduta import checkpoint as model_files
 from veduta.backends import open_model
-from veduta.checkpoint import ModelInfo, find_model, load_model
+from veduta.checkpoint import load_model
 from veduta.config import Keep
 from veduta.engine.checkpoints import (
     MANIFEST,
@@ -32,6 +32,7 @@ from veduta.engine.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
+from veduta.model_info import ModelInfo, find_model
 from veduta.models import build_model
 
 FILES = ("model.safetensors", "training.safetensors", "manifest.json")

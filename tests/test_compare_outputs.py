@@ -15,10 +15,10 @@ from stub_backend import RECIPE, StubBackend
 from torch import Tensor, nn
 
 from veduta.backends.torch import TorchBackend
-from veduta.checkpoint import ModelInfo
 from veduta.engine import compare_outputs as module
 from veduta.engine.compare_outputs import Kept, Running, compare_outputs, watched
 from veduta.engine.departure import Difference, OutputComparison
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 
 NAMES = ("runs/a", "runs/b")

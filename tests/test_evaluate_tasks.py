@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from stub_backend import RECIPE
 from torch import Tensor
 
-from veduta.checkpoint import ModelInfo
 from veduta.config import Augment, Data, ProtocolName, TaskName
 from veduta.data.loader import share_of_rank
 from veduta.data.sample import Sample
@@ -25,6 +24,7 @@ from veduta.engine.evaluate import evaluate
 from veduta.engine.predictor import Predictor
 from veduta.errors import RunStopped
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 from veduta.ops.boxes import encode
 from veduta.tasks import TASKS
 from veduta.tasks.bootstrap import interval

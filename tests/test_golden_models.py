@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veduta.backends import TorchBackend
-from veduta.checkpoint import ModelInfo
 from veduta.config import Data
 from veduta.data.label_maps import VOC
 from veduta.engine.multi_scale import DeepLab
 from veduta.engine.predictor import Predictor
 from veduta.engine.protocols import DEEPLAB_SCALES
 from veduta.legacy import from_arrays
+from veduta.model_info import ModelInfo
 from veduta.models import resnest
 from veduta.models.deeplab import DeepLabV3Plus
 from veduta.models.refinenet import RefineNet

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from veduta.checkpoint import ModelInfo, save_model
+from veduta.checkpoint import save_model
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import VOC, numbered, with_background
 from veduta.engine.init import load_init
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 
 STREET = with_background("street", ("road", "car", "person"))

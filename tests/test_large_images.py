@@ -28,7 +28,7 @@ import torch
 from stub_backend import RECIPE, TINY
 
 from veduta.backends import TorchBackend
-from veduta.checkpoint import ModelInfo
+from veduta.model_info import ModelInfo
 from veduta.engine.predictor import Predictor
 
 

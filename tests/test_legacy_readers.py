@@ -25,9 +25,9 @@ from checkpoint_writers import (
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from veduta.checkpoint import METADATA_KEY
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.read import Format, Found, read_checkpoint, recognise
+from veduta.model_info import METADATA_KEY
 
 GOLDEN = Path(__file__).parent / "golden"
 ONE = {"w": np.ones(3, np.float32)}

@@ -15,7 +15,8 @@ from typing import Any
 import published_data
 import pytest
 
-from veduta.checkpoint import find_model, load_model
+from veduta.checkpoint import load_model
+from veduta.model_info import find_model
 from veduta.recipes import find_recipe
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,6 @@ import pytest
 import torch
 from command import expect_mistake, veduta
 
-from veduta.checkpoint import ModelInfo
 from veduta.config import Data, Keep, Optim, Recipe
 from veduta.data.scenes import Scenes
 from veduta.engine import rehearse as module
@@ -21,6 +20,7 @@ from veduta.engine.checkpoints import save_checkpoint
 from veduta.engine.forecast import Forecast
 from veduta.engine.progress import ProgressLine
 from veduta.engine.rehearse import Act, Failure, Rehearsal, Scoring, rehearse
+from veduta.model_info import ModelInfo
 from veduta.recipes.demo import demo
 
 

@@ -28,7 +28,7 @@ from small_runs import (
     write_data,
 )
 
-from veduta.checkpoint import BEST, ModelInfo, load_model
+from veduta.checkpoint import load_model
 from veduta.config import Keep, Recipe, recipe_to_json
 from veduta.data.loader import DrawBatches
 from veduta.data.sample import to_unit_range
@@ -36,6 +36,7 @@ from veduta.engine.progress import ProgressLine
 from veduta.engine.stages import train_stages
 from veduta.engine.train import MOST_SKIPPED, train
 from veduta.errors import RunStopped
+from veduta.model_info import BEST, ModelInfo
 
 HERE = Path(__file__).parent
 

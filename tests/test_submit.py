@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 from writers import cityscapes, voc
 
-from veduta.checkpoint import ModelInfo, Origin, save_model
+from veduta.checkpoint import save_model
 from veduta.cli import app
 from veduta.config import Data, Loss, Optim, Recipe, TaskName
 from veduta.data.images import read_ids
@@ -39,6 +39,7 @@ from veduta.engine.submit_cityscapes import CityscapesMasks
 from veduta.engine.submit_voc import VocBoxes, VocMasks, forms_of, voc_form
 from veduta.errors import BadPrediction, Unreadable
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo, Origin
 from veduta.models import build_model
 from veduta.tasks import TASKS
 from veduta.tasks.evaluation import Evaluation

@@ -12,13 +12,14 @@ from stub_backend import RECIPE
 from torch import Tensor
 
 from veduta.backends import TorchBackend, open_model
-from veduta.checkpoint import ModelInfo, load_model, save_model
+from veduta.checkpoint import load_model, save_model
 from veduta.data.layouts.folder import open_folder
 from veduta.data.sample import SampleDataset
 from veduta.engine.evaluate import evaluate
 from veduta.engine.predictor import Predictor
 from veduta.engine.sweep import Mean, Sweep, find_checkpoints, first_score, sweep
 from veduta.engine.sweep_curve import draw_sweep
+from veduta.model_info import ModelInfo
 from veduta.models import build_model
 from veduta.tasks.evaluation import Evaluation
 

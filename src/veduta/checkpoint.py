@@ -1,55 +1,16 @@
 """Model files: safetensors weights that carry their ModelInfo; written atomically, hashed, checked when opened."""
 
+import dataclasses
 import hashlib
-import re
 from pathlib import Path
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from veduta import __version__
-from veduta.config import Recipe
 from veduta.files import replacing
-from veduta.labels import LabelMap
-
-IMPORT_HINT = "Checkpoints of other programs become model files by `veduta import`."
-METADATA_KEY = "veduta"  # of the safetensors header; its value is the ModelInfo as JSON
-BEST, MODEL = "best.safetensors", "model.safetensors"  # of a run: beside its checkpoints, and in each of them
-STEP_FOLDER = re.compile(r"step-([0-9]{8,18})(\.replaced)?")
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Origin:
-    """Where imported weights come from. sha256: of the checkpoint's files, one after the other."""
-
-    source: str  # whose names its tensors had: a key of legacy's IMPORTS, or several where their names are the same
-    format: str
-    files: tuple[str, ...]
-    sha256: str
-    preprocessing: str  # what the network does first with RGB in [0, 1]
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", ser_json_inf_nan="constants"))
-class ModelInfo:
-    """What travels inside every model file. `scores` are 0..1, by name, such as val_mean_iou; nan where undefined.
-
-    origin: of an imported file; its recipe never ran; it says which network it is, and how images are shown to it.
-    """
-
-    recipe: Recipe
-    labels: LabelMap
-    step: int
-    scores: dict[str, float] = Field(default_factory=dict)
-    weights_sha256: str = ""  # of names, shapes, types and bytes of all tensors; set when the file is written
-    veduta: str = __version__
-    origin: Origin | None = None
-
-
-_ADAPTER: TypeAdapter[ModelInfo] = TypeAdapter(ModelInfo)
+from veduta.model_info import IMPORT_HINT, METADATA_KEY, ModelInfo, info_from_json, info_to_json
 
 
 def hash_weights(weights: dict[str, Tensor]) -> str:
@@ -65,10 +26,8 @@ def hash_weights(weights: dict[str, Tensor]) -> str:
 def save_model(path: Path, weights: dict[str, Tensor], info: ModelInfo) -> ModelInfo:
     """Write a model file; returns the info with the hash that went into it."""
     weights = _apart(weights)
-    values = _ADAPTER.dump_python(info)
-    values["weights_sha256"] = hash_weights(weights)
-    info = _ADAPTER.validate_python(values)
-    _write(path, weights, {METADATA_KEY: _ADAPTER.dump_json(info).decode()})
+    info = dataclasses.replace(info, weights_sha256=hash_weights(weights))
+    _write(path, weights, {METADATA_KEY: info_to_json(info)})
     return info
 
 
@@ -128,36 +87,4 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
             f"{path}: holds weights but no recipe and label map, so nobody can say what they predict. Use it as "
             "`veduta train RECIPE --init FILE`, or open a file that `veduta train` wrote."
         )
-    try:
-        info = _ADAPTER.validate_json(metadata[METADATA_KEY])
-    except ValidationError as error:
-        raise ValueError(f"{path}: its model info cannot be read: {error.errors()[0]['msg']}.") from error
-    return weights, info
-
-
-def find_model(path: Path) -> Path:
-    """A model file, or the best (else the newest) checkpoint of a run folder; with stages, of the last that has one."""
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise FileNotFoundError(f"{path} not found. Expected a run folder of `veduta train` or a model file.")
-    stages = [stage for stage in path.glob("stage-*") if stage.name.removeprefix("stage-").isdecimal()]
-    stages.sort(key=lambda stage: int(stage.name.removeprefix("stage-")), reverse=True)
-    for run in (*stages, path):
-        folder = run / "checkpoints"
-        for model in (folder / BEST, *(step / MODEL for _, step in step_folders(folder))):
-            if model.is_file():
-                return model
-    raise FileNotFoundError(
-        f"{path} holds no checkpoints/{BEST} and no checkpoints/step-*/{MODEL}: no run that has saved. {IMPORT_HINT}"
-    )
-
-
-def step_folders(folder: Path) -> list[tuple[int, Path]]:
-    """Steps and folders of a run's checkpoints, as their names say, newest first; none where there is no `folder`.
-
-    A folder that was being replaced when its run was killed is called *.replaced and comes after the new one.
-    """
-    named = [(STEP_FOLDER.fullmatch(path.name), path) for path in folder.glob("step-*")]
-    found = [(int(match[1]), path) for match, path in named if match]
-    return sorted(found, key=lambda entry: (-entry[0], entry[1].name))
+    return weights, info_from_json(metadata[METADATA_KEY], source=path)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import device as Device
 
 from veduta.backends.torch import TorchBackend, open_torch
-from veduta.checkpoint import IMPORT_HINT, ModelInfo, find_model
+from veduta.model_info import IMPORT_HINT, ModelInfo, find_model
 
 
 class Backend(Protocol):

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from veduta.checkpoint import ModelInfo, load_model
+from veduta.checkpoint import load_model
 from veduta.config import set_fields
 from veduta.data.sample import to_unit_range
 from veduta.device import autocast, select_device
+from veduta.model_info import ModelInfo
 from veduta.models import build_loaded
 
 

@@ -90,7 +90,6 @@ def compare(
 
 def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path | None) -> None:
     from veduta.backends import open_model
-    from veduta.checkpoint import find_model
     from veduta.engine.compare import compare as run
     from veduta.engine.compare import with_pictures
     from veduta.engine.predictor import Predictor
@@ -98,6 +97,7 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
     from veduta.engine.runlog import environment
     from veduta.engine.sources import is_model, open_source
     from veduta.files import write_text
+    from veduta.model_info import find_model
 
     models = [
         Predictor(open_model(path, device=device, changes=changes)) if is_model(path) else None

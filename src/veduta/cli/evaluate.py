@@ -230,9 +230,9 @@ def _sweep(request: Request, device: "Device", caught: "Caught") -> "list[Evalua
 def _open_model(request: Request, device: "Device") -> "tuple[Source | None, Data | None]":
     """The model with the data settings of its recipe; nothing where predictions are given."""
     from veduta.backends import open_model
-    from veduta.checkpoint import find_model
     from veduta.engine.predictor import Predictor
     from veduta.engine.sources import is_model
+    from veduta.model_info import find_model
 
     if is_model(request.model):
         predictor = Predictor(open_model(request.model, device=str(device), changes=request.changes))

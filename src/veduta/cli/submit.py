@@ -11,9 +11,9 @@ from veduta.cli.errors import errors_for_people, refuse_ranks
 from veduta.cli.options import DeviceOption, SetOption
 
 if TYPE_CHECKING:
-    from veduta.checkpoint import ModelInfo
     from veduta.data.layout import FileDataset
     from veduta.engine.submit import Form
+    from veduta.model_info import ModelInfo
     from veduta.tasks.evaluation import Evaluation
 
 app = typer.Typer()

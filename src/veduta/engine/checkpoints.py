@@ -22,9 +22,10 @@ from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from veduta.checkpoint import MODEL, ModelInfo, load_weights, read_model, save_model, save_tensors, step_folders
+from veduta.checkpoint import load_weights, read_model, save_model, save_tensors
 from veduta.config import Keep
 from veduta.files import sync_folder, write_text
+from veduta.model_info import MODEL, ModelInfo, step_folders
 
 TRAINING, MANIFEST = "training.safetensors", "manifest.json"
 FORMAT = 1  # of the manifest and of the files that it names

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from veduta.checkpoint import METADATA_KEY, find_model, load_model, load_weights
+from veduta.checkpoint import load_model, load_weights
 from veduta.config import Recipe
 from veduta.data.label_maps import numbered
 from veduta.labels import LabelMap
+from veduta.model_info import METADATA_KEY, find_model
 from veduta.models import build_skeleton
 
 BACKBONE = "backbone."  # what the names of a backbone's tensors begin with inside of a network

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from veduta.backends import Backend, TorchBackend, open_model
-from veduta.checkpoint import ModelInfo, hash_weights, load_model, save_model
+from veduta.checkpoint import hash_weights, load_model, save_model
 from veduta.data.sample import SampleDataset
 from veduta.engine.checkpoints import save_checkpoint
 from veduta.engine.evaluate import evaluate, with_examples
@@ -19,6 +19,7 @@ from veduta.engine.runlog import RunLog
 from veduta.engine.step import Step
 from veduta.errors import RunStopped, Unreadable
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 from veduta.ranks import from_first, on_first, rank, take_from_first
 from veduta.tasks.evaluation import Evaluation
 

@@ -25,7 +25,6 @@ from typing import NamedTuple
 import torch
 
 from veduta.backends import open_model
-from veduta.checkpoint import BEST, MODEL, find_model, step_folders
 from veduta.config import Keep, Recipe, recipe_to_json
 from veduta.data import open_dataset
 from veduta.data.sample import SampleDataset, Thinned
@@ -37,6 +36,7 @@ from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine, duration
 from veduta.engine.runlog import read_rows
 from veduta.files import write_text
+from veduta.model_info import BEST, MODEL, find_model, step_folders
 
 STEPS, KILLED_AFTER = 20, 12  # where there is time for them
 FEWEST_STEPS = 30  # of a recipe; a shorter one needs no rehearsal

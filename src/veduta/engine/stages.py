@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from veduta.checkpoint import find_model, step_folders
 from veduta.config import Recipe
 from veduta.engine.before import check_next_stage
 from veduta.engine.progress import ProgressLine
 from veduta.engine.train import train
 from veduta.files import check_new_folder
+from veduta.model_info import find_model, step_folders
 from veduta.ranks import joined, on_first
 from veduta.tasks.evaluation import Evaluation
 

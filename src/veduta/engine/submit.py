@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from veduta.checkpoint import ModelInfo
 from veduta.data.images import read_header, read_ids
 from veduta.data.layout import FileDataset, Record
 from veduta.data.sample import Sample
@@ -33,6 +32,7 @@ from veduta.engine.sources import Source
 from veduta.errors import Unreadable
 from veduta.files import replacing
 from veduta.labels import LabelMap
+from veduta.model_info import ModelInfo
 from veduta.tasks.evaluation import Evaluation
 from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.checkpoint import ModelInfo
 from veduta.config import Loss
 from veduta.data.label_maps import VOC, bit_reversed_color
 from veduta.data.layout import FileDataset, Record
@@ -26,6 +25,7 @@ from veduta.data.sample import Sample
 from veduta.engine.archive import entry_names
 from veduta.engine.predictions.source import Predictions
 from veduta.engine.submit import Entries, Form, MaskForm, Progress
+from veduta.model_info import ModelInfo
 from veduta.tasks.detect_segment import DetectSegment
 from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction

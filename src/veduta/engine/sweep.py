@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from veduta.backends import TorchBackend
-from veduta.checkpoint import BEST, MODEL, ModelInfo, find_model, hash_weights, load_model, save_model, step_folders
+from veduta.checkpoint import hash_weights, load_model, save_model
 from veduta.config import Data, Recipe, set_fields
+from veduta.model_info import BEST, MODEL, ModelInfo, find_model, step_folders
 from veduta.models import build_loaded
 from veduta.ranks import first_then_others, on_first, said_once
 from veduta.tasks.evaluation import WORDS, Evaluation, percent

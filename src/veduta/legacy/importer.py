@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from veduta.checkpoint import ModelInfo, Origin, save_model
+from veduta.checkpoint import save_model
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import BY_COUNT, CITYSCAPES, COCO, numbered
 from veduta.files import check_new_file
@@ -21,6 +21,7 @@ from veduta.legacy.errors import CheckpointError
 from veduta.legacy.mapping import Array, Row
 from veduta.legacy.read import Format, recognise
 from veduta.legacy.sources import alike, importable_from
+from veduta.model_info import ModelInfo, Origin
 from veduta.models import checked_options
 from veduta.models.published import PUBLISHED
 

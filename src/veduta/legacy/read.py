@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.checkpoint import METADATA_KEY, load_weights
+from veduta.checkpoint import load_weights
 from veduta.legacy.contents import Contents
 from veduta.legacy.errors import CheckpointError
 from veduta.legacy.frozen_graph import read_frozen_graph
@@ -18,6 +18,7 @@ from veduta.legacy.mindspore import read_mindspore, read_part
 from veduta.legacy.table import MAGIC
 from veduta.legacy.tf_bundle import index_file, read_tf_bundle, shard_files
 from veduta.legacy.torch_file import OLD_MAGIC, ZIP_MAGIC, read_torch_file, to_numpy, unreadable
+from veduta.model_info import METADATA_KEY
 from veduta.ops import wire
 
 

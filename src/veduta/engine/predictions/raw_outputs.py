@@ -12,7 +12,6 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from veduta.checkpoint import ModelInfo
 from veduta.data.fit import Size
 from veduta.data.sample import Sample, SampleDataset
 from veduta.engine.predictions.names import Named, files_by_key, listed, match, names_of
@@ -20,6 +19,7 @@ from veduta.engine.predictions.source import Predictions, Progress, hash_files
 from veduta.engine.predictions.tensor_files import ENDINGS, Shape, read_tensor
 from veduta.engine.predictor import Predictor
 from veduta.errors import BadPrediction
+from veduta.model_info import ModelInfo
 from veduta.models import build_skeleton
 from veduta.ops.resize import resize_legacy
 from veduta.tasks.prediction import Prediction
