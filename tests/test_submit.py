@@ -1,8 +1,10 @@
 """A package for a test server: every image once and legal, or no package; and its bytes score as their source does."""
 
+import gzip
 import io
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -471,25 +473,42 @@ def test_an_image_that_comes_twice_is_refused(devkit: Path, package: Path, tmp_p
         check(tmp_path / "twice.tgz", devkit)
 
 
+def test_an_extended_header_that_unpacks_to_more_than_a_name_needs_is_refused_before_it_is_read(
+    devkit: Path, tmp_path: Path
+) -> None:
+    header = tarfile.TarInfo("much")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 28
+    with gzip.open(tmp_path / "much.tgz", "wb", compresslevel=1) as packed:
+        packed.write(header.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(1 << 8):
+            packed.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="an extended header of 268,435,456 bytes, the limit is 65,536"):
+        check(tmp_path / "much.tgz", devkit)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
 def test_links_and_damaged_archives_are_refused(devkit: Path, package: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "link.tgz", "w:gz") as archive:
         link = tarfile.TarInfo(MASK)
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    with pytest.raises(ValueError, match="is a link, a device or a sparse file"):
+    with pytest.raises(ValueError, match="link.tgz, byte 0, .* is a symbolic link; plain files are expected"):
         check(tmp_path / "link.tgz", devkit)
     data = package.read_bytes()
     (tmp_path / "short.tgz").write_bytes(data[: len(data) // 2])
     (tmp_path / "text.tgz").write_text("no archive")
-    for name in ("short.tgz", "text.tgz"):
-        with pytest.raises(ValueError, match=r"not a readable .tgz or .zip"):
-            check(tmp_path / name, devkit)
+    with pytest.raises(ValueError, match=r"short.tgz: not a readable .tgz or .zip"):
+        check(tmp_path / "short.tgz", devkit)
+    with pytest.raises(ValueError, match=r"text.tgz, byte 0: no header of a plain tar"):
+        check(tmp_path / "text.tgz", devkit)
     with pytest.raises(FileNotFoundError, match=r"none.tgz not found"):
         check(tmp_path / "none.tgz", devkit)
 
 
 @pytest.mark.parametrize(
-    "line", ["x 0.5 1 1 2 2", f"{VAL[0]} 0.5 1 1 2", f"{VAL[0]} nan 1 1 2 2", f"{VAL[0]} .5 9 1 2 2", ""]
+    "line", ["x 0.5 1 1 2 2", "x" * 5000, f"{VAL[0]} 0.5 1 1 2", f"{VAL[0]} nan 1 1 2 2", f"{VAL[0]} .5 9 1 2 2", ""]
 )
 def test_a_line_that_is_no_box_is_refused(devkit: Path, tmp_path: Path, line: str) -> None:
     pack(source_of(), form_of(devkit, "main-val", 4), tmp_path / "boxes.tgz")

@@ -5,8 +5,7 @@ Nothing is extracted by its name: who reads an archive says where each entry goe
 
 import contextlib
 import gzip
-import shutil
-import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,10 +15,14 @@ from typing import IO, BinaryIO, Literal, cast
 from veduta.data.layouts import tar
 
 Ending = Literal[".tgz", ".zip"]
+Entry = tuple[str, IO[bytes], int]  # its name, a file that stands at its first byte, and its size
+
 MOST_BYTES = 8 << 30  # of all entries together, unpacked: far beyond any split of a published data set
 
+PIECE = 1 << 20  # bytes that are unpacked at a time
+
 # What the readers of the standard library raise for damaged files, and for encrypted ones a RuntimeError.
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+_DAMAGED = (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 @contextlib.contextmanager
@@ -43,18 +46,19 @@ def writing(path: Path, ending: Ending) -> Iterator[Callable[[str, bytes], objec
 
 def entry_names(path: Path) -> list[str]:
     """The names of the files in a .tgz, .tar or .zip, in order. Raises ValueError where it cannot be read."""
-    return [name for name, _ in _entries(path)]
+    return [name for name, _, _ in _entries(path)]
 
 
 def unpack(path: Path, place: Callable[[str], Path | None]) -> None:
     """Write each entry to the path that `place` gives for its name. Raises ValueError where it cannot be read."""
-    for name, file in _entries(path):
+    for name, file, size in _entries(path):
         if target := place(name):
             with target.open("xb") as out:
-                shutil.copyfileobj(file, out)
+                for start in range(0, size, PIECE):
+                    out.write(file.read(min(PIECE, size - start)))
 
 
-def _entries(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _entries(path: Path) -> Iterator[Entry]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found. Expected a package: a .tgz or a .zip.")
     try:
@@ -63,30 +67,34 @@ def _entries(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         raise ValueError(f"{path}: not a readable .tgz or .zip ({error}). Pack or copy it again.") from error
 
 
-def _zipped(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _zipped(path: Path) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         _refuse_flood(path, sum(entry.file_size for entry in entries))
         for entry in entries:
             with archive.open(entry) as file:
-                yield entry.filename, file
+                yield entry.filename, file, entry.file_size
 
 
-def _tarred(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    total = 0
+def _tarred(path: Path) -> Iterator[Entry]:
+    with tempfile.TemporaryDirectory() as folder:
+        plain = _unpacked(path, Path(folder) / "plain.tar")
+        with plain.open("rb") as file:
+            for member in tar.members(plain, name=path):
+                file.seek(member.offset)
+                yield member.name.removeprefix("./"), file, member.size
+
+
+def _unpacked(path: Path, target: Path) -> Path:
+    """Where the tar lies without compression: the file itself, or `target`."""
     with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    with tarfile.open(path, "r|gz" if compressed else "r|") as archive:
-        for member in archive:
-            if member.isdir():
-                continue
-            if not member.isfile() or member.issparse():
-                raise ValueError(f"{path}: '{member.name}' is a link, a device or a sparse file. Pack plain files.")
-            total += member.size
-            _refuse_flood(path, total)
-            content = archive.extractfile(member)
-            assert content is not None  # of a plain file
-            yield member.name.removeprefix("./"), content
+        if file.read(2) != b"\x1f\x8b":
+            return path
+    with gzip.open(path) as packed, target.open("wb") as out:
+        while part := packed.read(PIECE):
+            _refuse_flood(path, out.tell() + len(part))
+            out.write(part)
+    return target
 
 
 def _refuse_flood(path: Path, total: int) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import math
 import re
+from array import array
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -31,6 +32,8 @@ from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction
 
 CLASSES = VOC.names[1:]
+MOST_BOXES = 1 << 24  # of a package; they are held in memory, 56 bytes each
+LONGEST_LINE = 1 << 10  # bytes
 
 _SPLIT = re.compile(r"(?:\d{4}/)?(main-)?(train|val|trainval|test)")
 _ENTRY = re.compile(r"results/VOC(\d{4})/(?:Segmentation/comp([56])_([a-z]+)_cls/|Main/comp([34])_det_([a-z]+)_)")
@@ -113,13 +116,18 @@ class VocBoxes(Form):
 
     def _read(self, folder: Path, progress: Progress) -> tuple[NDArray[np.float64], str]:
         """Rows (image, score, left, top, right, bottom, class) by image, best first; and the hash of the files."""
-        digest, parts = hashlib.sha256(), []
+        digest, parts, left = hashlib.sha256(), [], MOST_BOXES
         for train_id, name in enumerate(CLASSES, start=1):
-            data = (folder / f"{name}.txt").read_bytes()
-            digest.update(data)
-            lines = enumerate(data.decode(errors="replace").splitlines(), start=1)
-            rows = [(*self._parse(line, f"{name}.txt, line {number}"), train_id) for number, line in lines]
-            parts.append(np.array(rows, np.float64).reshape(-1, 7))
+            rows = array("d")
+            with (folder / f"{name}.txt").open("rb") as file:
+                for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), start=1):
+                    digest.update(line)
+                    rows.extend(self._parse(line.decode(errors="replace"), f"{name}.txt, line {number}"))
+                    rows.append(train_id)
+                    left -= 1
+                    if left < 0:
+                        raise ValueError(f"{name}.txt: more than {MOST_BOXES:,} boxes up to line {number:,}.")
+            parts.append(np.array(rows).reshape(-1, 7))
             progress(train_id, len(CLASSES))
         table = np.concatenate(parts)
         return table[np.lexsort((-table[:, 1], table[:, 0]))], digest.hexdigest()

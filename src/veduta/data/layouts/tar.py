@@ -40,8 +40,8 @@ class Member(NamedTuple):
     size: int
 
 
-def members(path: Path) -> Iterator[Member]:
-    """The files of a tar in their order; folders are left out. Only headers are read.
+def members(path: Path, *, name: Path | None = None) -> Iterator[Member]:
+    """The files of a tar in their order; folders are left out. Only headers are read. name: of it in messages.
 
     Raises ValueError for what is no plain tar: compressed, cut off, links, devices, sparse files, long names, names
     that are absolute or hold `..`, sizes beyond the file or MAX_BYTES.
@@ -49,7 +49,7 @@ def members(path: Path) -> Iterator[Member]:
     with path.open("rb", buffering=0) as file:
         end, position, extended = file.seek(0, 2), 0, False
         while position < end:
-            where = f"{path}, byte {position:,}"
+            where = f"{name or path}, byte {position:,}"
             file.seek(position)
             header = file.read(BLOCK)
             if not any(header) and not extended:
@@ -69,9 +69,9 @@ def members(path: Path) -> Iterator[Member]:
                 yield member
             elif kind != b"5":
                 found = _REFUSED.get(kind, f"of type {kind!r}")
-                raise ValueError(f"{where} is {found}; shards hold plain files. Make it anew: tar --format=ustar")
+                raise ValueError(f"{where} is {found}; plain files are expected. Make it anew: tar --format=ustar")
         if extended:
-            raise ValueError(f"{path}: ends behind an extended header. Cut off? Copy it again.")
+            raise ValueError(f"{name or path}: ends behind an extended header. Cut off? Copy it again.")
 
 
 def read_header(header: bytes, offset: int, where: str) -> Member:
