@@ -1,14 +1,15 @@
 """Evaluation, from files to the score: Veduta against the evaluation loop of torchvision's references.
 
-    PYTHONPATH=src .bench/bin/python -m benchmarks.evaluation CamVid [run or model file] [--mirrored] [--threads N]
+    veduta export RUN --to onnx --out run.onnx
+    PYTHONPATH=src .bench/bin/python -m benchmarks.evaluation CamVid RUN --exported run.onnx [--mirrored]
 
 The test split of CamVid, 233 images of 480 x 360 with their masks, PNG. Both sides have the same network with the same
 weights in fp32 (those of a model file, else random ones), see every image once, or twice with --mirrored, and have the
 same number of threads. The peer is the loop of torchvision's references/segmentation/train.py: a DataLoader with
 batches of one image, made with Pillow and torchvision's transforms in this process or in workers, `inference_mode`, an
 arg-max, and torchmetrics' confusion matrix. Veduta is what `veduta evaluate` runs, with all that it counts beside the
-mean IoU, the interval included. All in turns; the ratios are those of one round. Files are read once before. What both
-sides count must agree.
+mean IoU, the interval included: on the run in PyTorch, and on the file that was exported of it in ONNX Runtime and in
+OpenVINO. All in turns; the ratios are those of one round. Files are read once before. What all sides count must agree.
 
 Seconds are those of the clock, and mean something on an idle machine. CPU seconds are those of all threads and workers.
 """
@@ -33,7 +34,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from veduta.backends import TorchBackend, open_model
+from veduta.backends import Backend, open_model
+from veduta.backends.torch import TorchBackend
 from veduta.data.layout import FileDataset
 from veduta.data.layouts.camvid import open_camvid
 from veduta.data.stored import Stored
@@ -102,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--exported", type=Path, help="the same network in fp32: an ONNX file of `veduta export`")
     parser.add_argument("--recipe", default="camvid-cpu", help="where no model is given: whose network, untrained")
     parser.add_argument("--mirrored", action="store_true")
     parser.add_argument("--limit", type=int)
@@ -117,10 +120,20 @@ def main() -> None:
     plain = opened(arguments.model, arguments.recipe, dataset, mirrored=False).model
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain.load_state_dict(backend.model.state_dict())
+
+    def evaluated(backend: Backend) -> NDArray[np.int64]:
+        predictor = Predictor(backend)
+        evaluation = evaluate(predictor, dataset, name="camvid", split="test", batch_size=BATCH_SIZE)
+        assert evaluation.scores.confusion is not None
+        return evaluation.scores.confusion[:, :num_classes]
+
+    backends: dict[str, Backend] = {"Veduta": backend}
+    if arguments.exported is not None:
+        changes = [f"protocol={backend.info.recipe.protocol}"]
+        for name, words in (("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")):
+            backends[f"Veduta in {words}"] = open_model(arguments.exported, backend=name, changes=changes)
     rivals: dict[str, Callable[[], NDArray[np.int64]]] = {
-        "Veduta": lambda: (
-            evaluate(Predictor(backend), dataset, name="camvid", split="test", batch_size=BATCH_SIZE).scores.confusion
-        )[:, :num_classes],
+        **{name: partial(evaluated, backend) for name, backend in backends.items()},
         **{
             f"torchvision's loop, {workers} workers": partial(
                 peer, plain, pairs, mirrored=arguments.mirrored, workers=workers, num_classes=num_classes
@@ -145,9 +158,10 @@ def main() -> None:
     print(f"{len(dataset)} images, {backend.info.recipe.model}, {torch.get_num_threads()} threads, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     print(
-        "\n| | seconds | images/s | ratio, each round | CPU seconds | ratio, each round |\n|---|---:|---:|---|---:|---|"
+        "\n| | seconds | images/s | times as fast as the loop without workers, each round | CPU seconds | the same |\n|---|---:|---:|---|---:|---|"
     )
-    ratios = times / times[:, :1]
+    peers = times[:, [len(backends)]]  # the loop without workers
+    ratios = peers / times
     for place, name in enumerate(rivals):
         wall, cpu = np.median(times[:, place], axis=0).tolist()
         by_clock, by_cpu = (", ".join(f"{ratio:.2f}" for ratio in column) for column in ratios[:, place].T)

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from veduta.config import Augment, Data
 from veduta.data import open_dataset
+from veduta.data.batch import Batch, collate
 from veduta.data.loader import AugmentedSamples, DrawBatches, Drawn, TrainLoader
-from veduta.data.sample import Batch, collate
 
 STEP = 0.020  # seconds of computing per batch
 STEPS, WARMUP = 300, 20

@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from benchmarks.timing import Round, compare
-from veduta.ops import boxes as ours
-from veduta.ops.boxes import Detections, decode, detect, encode, iou
+from veduta.ops import detections as ours
+from veduta.ops.boxes import Detections, corners, decode, detect, encode, iou
 from veduta.ops.priors import SCALES, level_sizes, prior_boxes
 
 NUM_CLASSES, NUM_OBJECTS = 21, 12
@@ -35,7 +35,7 @@ def draw_realistic(priors: Tensor, rng: torch.Generator) -> Outputs:
     start = 0.7 * torch.rand(NUM_OBJECTS, 2, generator=rng)
     objects = torch.cat([start, start + 0.05 + 0.25 * torch.rand(NUM_OBJECTS, 2, generator=rng)], dim=1)
     classes = torch.randint(1, NUM_CLASSES, (NUM_OBJECTS,), generator=rng)
-    overlaps, nearest = iou(ours.corners(priors), objects).max(dim=1)
+    overlaps, nearest = iou(corners(priors), objects).max(dim=1)
     logits = torch.randn(len(priors), NUM_CLASSES, generator=rng)
     logits[:, 0] += 8
     logits[torch.arange(len(priors)), classes[nearest]] += 14 * overlaps

@@ -28,10 +28,11 @@ from benchmarks.timing import Round, compare
 from veduta.config import Augment, Data
 from veduta.data import open_dataset
 from veduta.data.augment.geometry import MEAN_COLOR
+from veduta.data.batch import to_unit_range
 from veduta.data.label_maps import VOC
 from veduta.data.layout import FileDataset, Record
 from veduta.data.loader import TrainLoader
-from veduta.data.sample import SampleDataset, to_unit_range
+from veduta.data.sample import SampleDataset
 from veduta.data.stored import Stored
 from veduta.labels import IGNORE_INDEX
 

@@ -48,8 +48,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from benchmarks.forward import classifier, loaded
 from benchmarks.pipelines import write_photos
 from veduta.config import Augment, Data, Loss, Optim, Recipe
+from veduta.data.batch import Batch
 from veduta.data.label_maps import numbered
-from veduta.data.sample import Batch
 from veduta.device import keep_freed_memory
 from veduta.engine import step as step_module
 from veduta.engine.progress import ProgressLine

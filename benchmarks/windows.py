@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.config import Data, Optim, Recipe
 from veduta.data.label_maps import CITYSCAPES
 from veduta.engine.predictor import Predictor

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.checkpoint import save_model
 from veduta.config import Recipe
 from veduta.labels import LabelMap

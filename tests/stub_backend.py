@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from layouts import LEVELS, TINY
+from numpy.typing import NDArray
 from torch import Tensor
 
+from veduta.backends.torch import channels_last
 from veduta.config import Data, Optim, ProtocolName, Recipe
+from veduta.data.batch import to_unit_range
 from veduta.data.label_maps import numbered
-from veduta.data.sample import to_unit_range
 from veduta.labels import LabelMap
 from veduta.model_info import ModelInfo
 
@@ -30,11 +33,12 @@ class StubBackend:
         self.blind_to = blind_to
         self.batch_sizes: list[int] = []
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        assert images.dtype == torch.uint8
+    def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
+        assert images.dtype == np.uint8
         self.batch_sizes.append(len(images))
         last = self.info.labels.num_classes - 1
-        ids = (images[:, 0] // LEVELS).long().clamp(max=last)  # a lossy photo may hold any red
+        # a lossy photo may hold any red
+        ids = torch.from_numpy(images[:, 0] // LEVELS).long().clamp(max=last)
         if self.blind_to is not None:
             ids[ids == self.blind_to] = 0
         return {"mask_logits": F.one_hot(ids, last + 1).permute(0, 3, 1, 2).float()}
@@ -62,6 +66,7 @@ class FunctionBackend:
         self.network, self.reads = network, reads
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
         self.shapes.append(tuple(images.shape))
-        return {self.reads: self.network(to_unit_range(images, self.device))}
+        return {self.reads: self.network(to_unit_range(channels_last(images), self.device))}

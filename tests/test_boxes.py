@@ -4,20 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from veduta.ops.boxes import (
+from veduta.ops.boxes import Detections, corners, decode, detect, encode, iou, match, suppress
+from veduta.ops.detections import (
     CANDIDATES_PER_CLASS,
     KEPT_PER_CLASS,
     KEPT_PER_IMAGE,
     MIN_SCORE,
     SUPPRESSING_IOU,
-    Detections,
-    corners,
-    decode,
-    detect,
-    encode,
-    iou,
-    match,
-    suppress,
 )
 from veduta.ops.priors import SCALES, level_sizes, prior_boxes
 

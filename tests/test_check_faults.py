@@ -189,7 +189,8 @@ def plant_pages(root: Path) -> None:
 
 
 def plant_deep_image(root: Path) -> None:
-    Image.fromarray(np.zeros((24, 32), np.uint16)).save(root / "images/train/a.png")
+    (root / "images/train/a.png").unlink()
+    Image.fromarray(np.zeros((24, 32), np.uint16)).save(root / "images/train/a.tif")
 
 
 def plant_imbalance(root: Path) -> None:
@@ -337,7 +338,7 @@ PLANTS = {
     "void split": Plant("folder", plant_void_split, "split-void", "", "void ids"),
     "void test split": Plant("folder", plant_void_test, "split-void", "", "void ids"),
     "several pages": Plant("folder", plant_pages, "image-frames", "images/train/a.tif", "one image per file"),
-    "16-bit image": Plant("folder", plant_deep_image, "image-depth", "images/train/a.png", "8 bits"),
+    "16-bit image": Plant("folder", plant_deep_image, "image-depth", "images/train/a.tif", "8 bits"),
     "imbalance": Plant("folder", plant_imbalance, "imbalance", "", "class_weights=log"),
     "broken XML": Plant("voc", lambda r: cut(r / XML), "annotation", "2008_000002.xml", "Replace the file"),
     "unknown class": Plant(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from layouts import LEVELS, TINY, paint, save
 from model_files import random_backend
+from numpy.typing import NDArray
 from small_runs import TASKS, small_recipe, write_data
 from stub_backend import StubBackend
 from torch import Tensor
@@ -256,7 +257,7 @@ def test_speed_is_measured_on_images_of_one_size_that_are_not_too_large_together
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Watching(StubBackend):
-        def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
             shapes.append((len(images), *images.shape[2:]))
             return super().__call__(images)
 

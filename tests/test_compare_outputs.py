@@ -166,7 +166,7 @@ def test_outputs_of_no_common_name_are_refused() -> None:
 
 def test_outputs_of_other_shapes_depart_and_both_shapes_are_told() -> None:
     class Small(StubBackend):
-        def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
             return {"mask_logits": super().__call__(images)["mask_logits"][..., ::2, ::2]}
 
     found = compare_outputs(StubBackend(), Small(), photos(), names=NAMES)

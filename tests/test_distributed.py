@@ -21,8 +21,8 @@ from torch import nn
 from writers.voc import annotation
 
 from veduta.config import Augment, Keep, Loss, Optim, Recipe, recipe_to_json
+from veduta.data.batch import to_unit_range
 from veduta.data.loader import DrawBatches
-from veduta.data.sample import to_unit_range
 from veduta.engine.checkpoints import read_checkpoint
 from veduta.engine.launch import launch
 from veduta.engine.train import train

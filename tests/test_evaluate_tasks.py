@@ -16,7 +16,6 @@ from stub_backend import RECIPE
 from torch import Tensor
 
 from veduta.config import Augment, Data, ProtocolName, TaskName
-from veduta.data.loader import share_of_rank
 from veduta.data.sample import Sample
 from veduta.engine import evaluate as module
 from veduta.engine.counting import Share, count_share
@@ -26,6 +25,7 @@ from veduta.errors import RunStopped
 from veduta.labels import LabelMap
 from veduta.model_info import ModelInfo
 from veduta.ops.boxes import encode
+from veduta.ranks import share_of_rank
 from veduta.tasks import TASKS
 from veduta.tasks.bootstrap import interval
 from veduta.tasks.evaluation import Evaluation
@@ -49,16 +49,17 @@ class Scripted:
         self.info = ModelInfo(recipe=recipe, labels=TINY, step=7, weights_sha256="0123456789abcdef")
         self.seen: list[tuple[int, ...]] = []
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
         self.seen.append(tuple(images.shape))
-        classes = images[:, 0, 0, 0].long()
+        reds = torch.from_numpy(images[:, 0]).long()
+        classes = reds[:, 0, 0]
         if self.info.recipe.task == "classify":
             return {"class_logits": 4.0 * torch.nn.functional.one_hot(classes, TINY.num_classes)}
         logits = torch.zeros(len(images), 2, TINY.num_classes)
         logits[torch.arange(len(images)), 0, classes] = 9.0  # the upper left corner
         logits[:, 1, 0] = 9.0
         deltas = encode(torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]), PRIORS).expand(len(images), 2, 4)
-        masks = torch.nn.functional.one_hot(images[:, 0].long().clamp(max=2), 3).permute(0, 3, 1, 2).float()
+        masks = torch.nn.functional.one_hot(reds.clamp(max=2), 3).permute(0, 3, 1, 2).float()
         return {"class_logits": logits, "box_deltas": deltas, "priors": PRIORS, "mask_logits": masks}
 
 
@@ -159,7 +160,7 @@ def test_boxes_are_scored_in_the_pixels_of_the_image() -> None:
 
 def test_what_is_no_number_guesses_no_class() -> None:
     class Broken(Scripted):
-        def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
             return {"class_logits": torch.full((len(images), TINY.num_classes), float("nan"))}
 
     dataset = Listed([classified(0, 0, 0)])

@@ -14,7 +14,7 @@ from golden_data import FOLDER, Golden, cut, recorded
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.config import Data
 from veduta.data.label_maps import VOC
 from veduta.engine.multi_scale import DeepLab

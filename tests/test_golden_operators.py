@@ -14,7 +14,8 @@ from veduta.config import Optim
 from veduta.engine.optim import build_optimizer
 from veduta.models.resnest import SplitAttention
 from veduta.ops.resize import max_pool_same, resize_aligned_nearest, resize_legacy, resize_legacy_nearest
-from veduta.tasks.losses import Mixup, cross_entropy, soft_cross_entropy
+from veduta.tasks.losses import cross_entropy, soft_cross_entropy
+from veduta.tasks.mixup import Mixup
 
 OPERATORS, TENSORFLOW = Golden("operators"), Golden("tf_ops")
 RESIZES = TENSORFLOW.meta["resize"]

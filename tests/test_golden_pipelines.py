@@ -19,8 +19,8 @@ from torch import Tensor
 from veduta.config import ProtocolName
 from veduta.data.augment.blitznet_crops import ORDERS
 from veduta.data.augment.photometric import ADJUST
-from veduta.data.augment.published_crops import DEEPLAB, ENCODING, REFINENET, cut, encoding_size
-from veduta.data.fit import CentralSquare, LongerSide, Padded, Range, Stretched
+from veduta.data.augment.published_crops import DEEPLAB, ENCODING, REFINENET, cut
+from veduta.data.fit import CentralSquare, LongerSide, Padded, Range, Stretched, encoding_size
 from veduta.data.sample import Sample
 from veduta.engine.multi_scale import Encoding, RefineNet
 from veduta.engine.predictor import Predictor

@@ -15,7 +15,8 @@ from veduta.engine.optim import build_optimizer
 from veduta.engine.step import set_training_mode
 from veduta.legacy.build import import_arrays
 from veduta.models.resnest import ResNeStClassifier, Variant
-from veduta.tasks.losses import Mixup, cross_entropy, soft_cross_entropy
+from veduta.tasks.losses import cross_entropy, soft_cross_entropy
+from veduta.tasks.mixup import Mixup
 
 HWIO_TO_OIHW, HWIM_TO_OIHW = (3, 2, 0, 1), (2, 3, 0, 1)
 

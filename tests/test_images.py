@@ -208,20 +208,79 @@ def test_a_rotated_photo_fits_a_mask_that_was_drawn_upright(tmp_path: Path) -> N
     assert read_pair(image, save(tmp_path / "mask.png", FILE_IDS)).image.shape == IMAGE.shape
 
 
+DEEP = np.random.default_rng(0).integers(0, 1 << 16, (24, 32, 4)).astype(">u2")  # PNG's order of bytes
+SHALLOW = np.rint(DEEP.astype(np.float64) / 257).astype(np.uint8)
+GREY, GREY_ALPHA, COLOR, COLOR_ALPHA = 0, 4, 2, 6  # PNG's colour types
+
+
+def deep_png(color: int, channels: list[int], before: bytes = b"", after: bytes = b"") -> bytes:
+    rows = b"".join(b"\0" + row.tobytes() for row in DEEP[..., channels])
+    return png(32, 24, bits=16, color=color, rows=rows, before=before, after=after)
+
+
+@pytest.mark.parametrize(
+    ("color", "channels", "mode"),
+    [(GREY, [0], "L"), (GREY_ALPHA, [0, 3], "LA"), (COLOR, [0, 1, 2], "RGB"), (COLOR_ALPHA, [0, 1, 2, 3], "RGBA")],
+)
+def test_a_png_of_16_bits_is_what_its_8_bit_version_is(
+    tmp_path: Path, color: int, channels: list[int], mode: str
+) -> None:
+    path = put(tmp_path / "deep.png", deep_png(color, channels))
+    assert read_header(Stored(path)).bits == 16
+    shallow = Image.fromarray(SHALLOW[..., channels].squeeze())
+    assert shallow.mode == mode
+    assert (read_rgb(path) == read_rgb(put(tmp_path / "a.png", encoded(shallow, "PNG")))).all()
+    with pytest.raises(ValueError, match=r"deep\.png: a mask "):
+        read_mask(path, TINY)
+
+
+def test_every_value_of_16_bits_is_rounded_to_the_nearest_of_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("veduta.data.deep_png.PIECE", 5000)  # pixels: 19 rows at a time
+    values = np.arange(1 << 16, dtype=">u2").reshape(256, 256)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    found = read_rgb(put(tmp_path / "a.png", png(256, 256, bits=16, color=GREY, rows=rows)))
+    assert (found == np.rint(np.arange(1 << 16) / 257).reshape(256, 256, 1)).all()
+
+
+@pytest.mark.parametrize(("color", "channels"), [(GREY, [0]), (COLOR, [0, 1, 2])])
+def test_the_transparent_colour_of_16_bits_is_shown_on_white(tmp_path: Path, color: int, channels: list[int]) -> None:
+    seen_through = DEEP[3, 4, channels]
+    found = read_rgb(put(tmp_path / "a.png", deep_png(color, channels, chunk(b"tRNS", seen_through.tobytes()))))
+    expected = np.broadcast_to(SHALLOW[..., channels], (24, 32, 3)).copy()
+    expected[3, 4] = 255
+    assert (found == expected).all()
+
+
+def test_a_png_of_16_bits_is_turned_upright(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.png", deep_png(COLOR, [0, 1, 2], before=chunk(b"eXIf", exif(QUARTER_TURN)[6:])))
+    assert (read_rgb(path) == np.rot90(SHALLOW[..., :3], -1)).all()
+    assert read_header(Stored(path)).size == (32, 24)
+
+
+@pytest.mark.parametrize("color", [GREY, COLOR])
+def test_a_damaged_png_of_16_bits_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], color: int) -> None:
+    whole = deep_png(color, [0] if color == GREY else [0, 1, 2])
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for content in (whole[: len(whole) // 2], bytes(flipped)):
+        with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
+            read_rgb(put(tmp_path / "a.png", content))
+    assert capfd.readouterr().err == ""  # no words of a library
+
+
 # Images that are refused
 
 
 @pytest.mark.parametrize(
     ("pixels", "kind", "bits"),
     [
-        (IMAGE[..., 0].astype(np.uint16) * 200, "png", 16),
-        (IMAGE.astype(np.uint16) * 200, "png", 16),
+        (IMAGE[..., 0].astype(np.uint16) * 200, "tif", 16),
         (IMAGE.astype(np.uint16) * 200, "tif", 16),
         (IMAGE[..., 0].astype(np.float32), "tif", 32),
         (IMAGE[..., 0].astype(np.int32), "tif", 32),
     ],
 )
-def test_more_than_8_bits_are_refused_in_grey_as_in_colour(
+def test_more_than_8_bits_of_a_tiff_are_refused_in_grey_as_in_colour(
     tmp_path: Path, pixels: NDArray[np.generic], kind: str, bits: int
 ) -> None:
     path = tmp_path / f"deep.{kind}"

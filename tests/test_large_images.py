@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from stub_backend import RECIPE, TINY
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.model_info import ModelInfo
 from veduta.engine.predictor import Predictor
 

@@ -14,10 +14,12 @@ from writers import imagenet, voc
 
 from veduta.config import Augment, Data, Pipeline
 from veduta.data import open_layout
+from veduta.data.batch import Batch
 from veduta.data.label_maps import VOC
 from veduta.data.layouts.folder import open_folder
-from veduta.data.loader import AugmentedSamples, DrawBatches, TrainLoader, share_of_rank
-from veduta.data.sample import Batch, InMemory, Sample
+from veduta.data.loader import AugmentedSamples, DrawBatches, TrainLoader
+from veduta.data.sample import InMemory, Sample
+from veduta.ranks import share_of_rank
 
 DATA = Data(
     dataset="folder",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from veduta import ranks
 from veduta.config import Loss
-from veduta.data.sample import Batch
+from veduta.data.batch import Batch
 from veduta.labels import IGNORE_INDEX, LabelClass, LabelMap
 from veduta.models import build_model
 from veduta.ops.priors import prior_boxes

@@ -3,8 +3,13 @@
 import json
 import os
 import shutil
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +22,8 @@ from pydantic import TypeAdapter
 from small_runs import small_recipe
 from stub_backend import StubBackend
 
+import veduta.engine.predict
+from veduta.config import TaskName
 from veduta.data.images import read_rgb
 from veduta.engine.predict import _number, find_images, predict
 from veduta.engine.predictor import Predictor
@@ -240,3 +247,89 @@ def test_boxes_are_drawn_in_their_class_colour_on_a_copy() -> None:
     assert not image.any() and drawn.shape == image.shape
     assert drawn[4, 10].tolist() == drawn[15, 10].tolist() == list(TINY.classes[2].color)
     assert not drawn[8:12, 10:20].any()
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> dict[str, Path]:
+    """Photos of several sizes, one of them unreadable."""
+    for number in range(12):
+        save(tmp_path / f"many/{number:02}.png", paint(number, 3, (20 + 5 * number % 17, 30 + number))[0])
+    (tmp_path / "many/05.png").write_bytes(b"no image")
+    return find_images([str(tmp_path / "many")])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_what_is_written_is_the_same_whether_images_are_predicted_one_by_one_or_beside_each_other(
+    task: TaskName, many: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor(random_backend(small_recipe(task, tmp_path), TINY, seed=1))
+    failed = predict(predictor, many, tmp_path / "beside", ProgressLine(), confidence=True)
+    monkeypatch.setattr("veduta.engine.predict.MOST_PIXELS", 0)
+    assert predict(predictor, many, tmp_path / "one", ProgressLine(), confidence=True) == failed
+    assert [path.name for path, _ in failed] == ["05.png"]
+    one = contents(tmp_path / "one")
+    assert one == contents(tmp_path / "beside") and len(one) == (2 if task == "classify" else 1 + 3 * 11)
+
+
+def test_images_are_read_and_written_in_threads_beside_the_network_which_stays_in_the_callers(
+    many: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, beside = False, dict.fromkeys(("read_rgb", "write_pictures"), 0)
+    plain = StubBackend.__call__
+
+    def call(self: StubBackend, images: NDArray[Any]) -> dict[str, Any]:
+        nonlocal inside
+        assert threading.current_thread() is threading.main_thread()
+        inside = True
+        time.sleep(0.05)
+        inside = False
+        return plain(self, images)
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            beside[name] += inside
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(StubBackend, "__call__", call)
+    for name in beside:
+        monkeypatch.setattr(f"veduta.engine.predict.{name}", counted(name, getattr(veduta.engine.predict, name)))
+    predict(Predictor(StubBackend()), many, tmp_path / "out", ProgressLine())
+    assert min(beside.values()) > 0
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert [row["name"] for row in rows] == [f"{number:02}" for number in range(12) if number != 5]
+
+
+def test_what_the_network_raises_ends_it_and_leaves_nothing_half_written(
+    many: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, plain = count(), StubBackend.__call__
+
+    def call(self: StubBackend, images: NDArray[Any]) -> dict[str, Any]:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(self, images)
+
+    monkeypatch.setattr(StubBackend, "__call__", call)
+    with pytest.raises(KeyboardInterrupt):
+        predict(Predictor(StubBackend()), many, tmp_path / "out", ProgressLine())
+    left = [Path(name) for name in contents(tmp_path / "out")]
+    assert left and not [path for path in left if path.suffix == ".tmp" or path.name == "predictions.json"]
+    assert next(calls) < 9  # the rest was not begun
+
+
+def test_files_written_beside_each_other_can_be_read_by_whom_the_umask_allows(
+    many: dict[str, Path], tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        run(many, tmp_path / "out")
+    finally:
+        assert os.umask(before) == 0o027
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) == 23 and {path.stat().st_mode & 0o777 for path in files} == {0o640}

@@ -22,9 +22,9 @@ from veduta.data.augment.published_crops import (
     cut,
     deeplab,
     encoding,
-    encoding_size,
     refinenet,
 )
+from veduta.data.fit import encoding_size
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
 from veduta.ops.resize import resize_aligned_nearest

@@ -15,17 +15,20 @@ from small_runs import small_recipe
 from torch import Tensor
 from writers import imagenet, voc
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.config import Recipe
 from veduta.data import open_layout
+from veduta.data.batch import to_unit_range
+from veduta.data.fit import stack
 from veduta.data.layout import FileDataset
-from veduta.data.sample import to_unit_range
 from veduta.engine.evaluate import evaluate
+from veduta.engine.predictions.skeleton import skeleton_of
 from veduta.engine.predictions.tensor_files import read_tensor
 from veduta.engine.predictor import Predictor
 from veduta.engine.score import open_predictions
 from veduta.engine.sources import Source
 from veduta.errors import BadPrediction
+from veduta.model_info import Exported
 from veduta.models.blitznet import BlitzNet
 from veduta.tasks.evaluation import Evaluation
 
@@ -46,7 +49,7 @@ class Recorder:
         self.info, self.device, self.backend = backend.info, backend.device, backend
         self.calls: list[dict[str, Array]] = []
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: Array) -> dict[str, Tensor]:
         outputs = self.backend(images)
         self.calls.append({name: tensor.numpy() for name, tensor in outputs.items() if name != "priors"})
         return outputs
@@ -178,7 +181,7 @@ def test_blitznets_masks_may_come_on_its_own_grid(tmp_path: Path, channels_last:
     assert isinstance(network, BlitzNet)
     for index in range(len(dataset)):
         sample = dataset[index]
-        images = torch.from_numpy(sample.image).permute(2, 0, 1)[None]
+        images = torch.from_numpy(stack([sample.image]))
         with torch.inference_mode():
             grid = network.grid_mask_logits(network.pyramid(to_unit_range(images, backend.device)))
         values = (grid.permute(0, 2, 3, 1) if channels_last else grid).contiguous().numpy()
@@ -221,6 +224,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         open_predictions(tmp_path / "outputs", dataset=dataset, model=model)
 
 
+def test_outputs_that_were_decoded_in_an_exported_file_are_no_raw_ones(tmp_path: Path) -> None:
+    backend = random_backend(small_recipe("segment", tmp_path), data_of("segment", tmp_path / "data").labels, seed=3)
+    exported = Exported(format="onnx", full=True, images=(None, 3, None, None), outputs={"mask": (None, None, None)})
+    backend.info = dataclasses.replace(backend.info, exported=exported)
+    with pytest.raises(
+        ValueError, match=r"exported with --full and gives mask; .* exported without it, or write masks"
+    ):
+        skeleton_of(backend)
+
+
 # One file
 
 
@@ -229,7 +242,7 @@ VALUES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 
 
 def read(path: Path, *, channels_last: bool = False) -> Array:
-    values: Array = read_tensor(path, "mask_logits", [SHAPE, (1, 3, 2, 2)], channels_last=channels_last).numpy()
+    values: Array = read_tensor(path, "mask_logits", [SHAPE, (1, 3, 2, 2)], channels_last=channels_last)
     return values
 
 

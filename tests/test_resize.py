@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from veduta.ops.resize import max_pool_same, resize_aligned_nearest, resize_legacy, resize_legacy_nearest
+from veduta.ops.resize import (
+    max_pool_same,
+    mean_of_tiles,
+    resize_aligned_nearest,
+    resize_legacy,
+    resize_legacy_nearest,
+)
 
 Resize = Callable[[Tensor, torch.Size], Tensor]
 
@@ -28,6 +34,11 @@ class Like(nn.Module):
 class Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return max_pool_same(x, 3, 2)
+
+
+class Tiles(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return mean_of_tiles(x, 7)
 
 
 def run(model: nn.Module, path: Path, example: tuple[Tensor, ...], *others: tuple[Tensor, ...]) -> None:
@@ -55,6 +66,24 @@ def test_a_resize_exports_with_open_sizes_and_computes_the_same(resize: Resize, 
 
 def test_same_pooling_exports_and_computes_the_same(tmp_path: Path) -> None:
     run(Pool(), tmp_path / "pool.onnx", (drawn(150, 75),), (drawn(33, 64),))
+
+
+def test_means_of_tiles_export_and_compute_the_same_though_a_map_is_smaller_than_a_tile(tmp_path: Path) -> None:
+    run(
+        Tiles(),
+        tmp_path / "tiles.onnx",
+        (drawn(31, 47),),
+        (drawn(7, 14),),
+        (drawn(3, 20),),
+        (drawn(16, 5),),
+        (drawn(1, 1),),
+    )
+
+
+def test_means_of_tiles_are_those_of_whole_tiles() -> None:
+    x = drawn(16, 22)
+    assert torch.equal(mean_of_tiles(x, 7), torch.nn.functional.avg_pool2d(x, 7))
+    assert torch.equal(mean_of_tiles(x[..., :3, :], 7), torch.nn.functional.avg_pool2d(x[..., :3, :], (3, 7)))
 
 
 def test_a_resize_to_the_same_size_is_the_identity() -> None:

@@ -30,8 +30,8 @@ from small_runs import (
 
 from veduta.checkpoint import load_model
 from veduta.config import Keep, Recipe, recipe_to_json
+from veduta.data.batch import to_unit_range
 from veduta.data.loader import DrawBatches
-from veduta.data.sample import to_unit_range
 from veduta.engine.progress import ProgressLine
 from veduta.engine.stages import train_stages
 from veduta.engine.train import MOST_SKIPPED, train

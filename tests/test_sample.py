@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from layouts import TINY, paint
 
-from veduta.data.sample import Sample, Thinned, collate, to_unit_range
+from veduta.data.batch import collate, to_unit_range
+from veduta.data.sample import Sample, Thinned
 from veduta.data.scenes import Scenes
 
 IMAGE, TRAIN_IDS = paint(0, TINY.num_classes)

@@ -11,7 +11,8 @@ from PIL import Image
 from stub_backend import RECIPE
 from torch import Tensor
 
-from veduta.backends import TorchBackend, open_model
+from veduta.backends import open_model
+from veduta.backends.torch import TorchBackend
 from veduta.checkpoint import load_model, save_model
 from veduta.data.layouts.folder import open_folder
 from veduta.data.sample import SampleDataset

@@ -58,7 +58,7 @@ def test_windows_cover_the_image_evenly_and_overlap_by_a_quarter_or_more(length:
 def test_the_weights_of_a_pixel_sum_to_1_and_fall_to_the_edges_inside_of_the_image(length: int, window: int) -> None:
     starts = places(length, window)
     weights, total = blend(starts, window, length), np.zeros(length)
-    for start, row in zip(starts, weights.numpy(), strict=True):
+    for start, row in zip(starts, weights, strict=True):
         total[start : start + window] += row
     np.testing.assert_allclose(total, 1, rtol=1e-6)
     assert (weights > 0).all() and weights[0, 0] == 1 and weights[-1, -1] == 1

@@ -15,3 +15,9 @@ class Unreadable(ValueError):  # noqa: N818  # as above
 
 class BadPrediction(ValueError):  # noqa: N818  # as above
     """A prediction that is to be scored is missing, damaged, or not one for this data."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, on a device or a CPU; told by its words, for PyTorch need not be here."""
+    words = ("out of memory", "DefaultCPUAllocator")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -1,6 +1,7 @@
 """Writing files: all of one or nothing, and never over another."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,28 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to be filled; at the end it is synced to disk and renamed, after an error gone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # some writers make files that nobody else can read
+        temporary.chmod(mode)  # some writers make files that nobody else can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to be filled; at the end it gets its name, after an error it is gone."""
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -105,7 +105,11 @@ def info_from_json(text: str, *, source: Path) -> ModelInfo:
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
-        raise ValueError(f"{source}: its model info cannot be read: {error.errors()[0]['msg']}.") from error
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "model info"
+        raise ValueError(
+            f"{source}: what it says of itself cannot be read by Veduta {__version__}: {where}: {first['msg']}."
+        ) from error
 
 
 def find_model(path: Path) -> Path:

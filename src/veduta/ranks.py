@@ -1,24 +1,25 @@
 """The processes that train together: which one this is, and what they tell each other.
 
-Each is a rank of torch.distributed. One process alone is rank 0 of 1, sends nothing and waits for nobody. Of all the
-others: every rank makes the same calls in the same order, or they wait for each other until the time is up.
+Each is a rank of torch.distributed. One process alone is rank 0 of 1, sends nothing, waits for nobody, and needs no
+PyTorch. Of all the others: every rank makes the same calls in the same order, or they wait for each other until the
+time is up.
 """
 
 import contextlib
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
-
-from veduta.device import collectives, is_collective_failure, select_device
 from veduta.errors import RunStopped
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -42,23 +43,27 @@ class LostRank(RunStopped):
 
 def rank() -> int:
     """The number of this process among all; 0 writes the run folder and speaks."""
-    return dist.get_rank() if _in_company() else 0
+    return dist.get_rank() if (dist := _company()) else 0
 
 
 def world_size() -> int:
     """How many processes train together, on all machines."""
-    return dist.get_world_size() if _in_company() else 1
+    return dist.get_world_size() if (dist := _company()) else 1
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[torch.device]:
+def joined(device: str) -> "Iterator[torch.device]":
     """Join the other processes, where the environment names any as torchrun does; gives this process's device.
 
     Raises ValueError where a device is missing, LostRank where another process does not come or goes away.
     """
+    from veduta.device import collectives, select_device
+
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield select_device(device)
         return
+    import torch.distributed as dist
+
     own = _own_device(device)
     global _joins
     _joins += 1
@@ -81,10 +86,14 @@ def joined(device: str) -> Iterator[torch.device]:
 @functools.cache
 def _meeting_point() -> tuple[Any, int, int]:
     """Where the processes meet: one for all the times that they do, for rank 0 cannot move it while others come."""
+    from torch.distributed.rendezvous import rendezvous
+
     return next(rendezvous("env://", timeout=TIMEOUT))
 
 
-def _own_device(name: str) -> torch.device:
+def _own_device(name: str) -> "torch.device":
+    from veduta.device import make_current, select_device
+
     number, processes = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
         own = select_device(name, process=number, processes=processes)
@@ -93,8 +102,7 @@ def _own_device(name: str) -> torch.device:
             raise
         time.sleep(CAUSE_FIRST)
         raise RunStopped("", exit_code=2) from None  # the first process of this machine says it
-    if own.type != "cpu":
-        torch.get_device_module(own).set_device(own)
+    make_current(own)
     return own
 
 
@@ -104,6 +112,8 @@ def lost_rank_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        from veduta.device import is_collective_failure
+
         if not is_collective_failure(error):
             raise
         raise _lost(str(error).splitlines()[0]) from error
@@ -117,48 +127,53 @@ def _lost(why: str) -> LostRank:
     )
 
 
-def sum_over_ranks(values: Tensor) -> Tensor:
+def sum_over_ranks(values: "Tensor") -> "Tensor":
     """The sum of what all ranks give, the same on every rank, without a gradient. Any shape, any dtype."""
     values = values.detach()
-    if _in_company():
+    if dist := _company():
         values = values.clone()
         dist.all_reduce(values)
     return values
 
 
-def mean_over_ranks(values: Tensor) -> Tensor:
+def mean_over_ranks(values: "Tensor") -> "Tensor":
     """The mean of what all ranks give, the same on every rank, without a gradient."""
-    return sum_over_ranks(values) / world_size() if _in_company() else values.detach()
+    return sum_over_ranks(values) / world_size() if _company() else values.detach()
 
 
-def learnt_sum_over_ranks(values: Tensor) -> Tensor:
+def learnt_sum_over_ranks(values: "Tensor") -> "Tensor":
     """The sum over all ranks for a loss that every rank computes from it alike.
 
     Its gradient is world_size times the own part's, so that the mean over ranks, which is what DistributedDataParallel
     takes, is the gradient of one process that holds everything.
     """
-    if not _in_company():
+    if not _company():
         return values
     return sum_over_ranks(values) + world_size() * (values - values.detach())
 
 
-def stacked_over_ranks(values: Tensor) -> Tensor:
+def stacked_over_ranks(values: "Tensor") -> "Tensor":
     """(...) -> (world_size, ...): what every rank gives, in the order of ranks, without a gradient."""
     stacked = values.new_zeros((world_size(), *values.shape))
     stacked[rank()] = values.detach()
     return sum_over_ranks(stacked)  # every backend sums; not every one gathers
 
 
-def take_from_first(tensors: Iterable[Tensor]) -> None:
+def take_from_first(tensors: "Iterable[Tensor]") -> None:
     """Every rank's tensors become those of rank 0, in place."""
-    if _in_company():
+    if dist := _company():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
+def share_of_rank(num_samples: int, rank: int, world_size: int) -> range:
+    """The samples that one rank evaluates: over all ranks each once, in order, none padded, none left out."""
+    return range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
+
+
 def gathered(value: T) -> list[T]:
     """The Python objects of all ranks, in their order, on every rank. For small ones: they are pickled."""
-    if not _in_company():
+    if not (dist := _company()):
         return [value]
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
@@ -167,7 +182,7 @@ def gathered(value: T) -> list[T]:
 
 def from_first(value: T) -> T:
     """Rank 0's value, on every rank."""
-    if not _in_company():
+    if not (dist := _company()):
         return value
     values = [value]
     dist.broadcast_object_list(values, src=0)
@@ -179,7 +194,7 @@ def on_first(work: Callable[[], T]) -> T:
 
     An error of it leaves rank 0 as it is, the others as a RunStopped without words: they only end.
     """
-    if not _in_company():
+    if not (dist := _company()):
         return work()
     global _works
     _works += 1
@@ -209,7 +224,7 @@ def wait_for_all(meanwhile: Callable[[], object]) -> None:
 
     What is sent from rank to rank has a time limit, and shares of one work may take unequal times.
     """
-    if not _in_company():
+    if not (dist := _company()):
         return
     global _waits
     _waits += 1
@@ -250,8 +265,10 @@ class Agreement:
 
         The answer to the last question is read when the next is asked, so nobody waits for a device. Alone: `flag`.
         """
-        if not _in_company():
+        if not (dist := _company()):
             return flag
+        import torch
+
         self._said = self._said or flag
         asked = self._asked
         said = torch.tensor(self._said, dtype=torch.uint8)
@@ -264,5 +281,7 @@ class Agreement:
         return bool(answer)
 
 
-def _in_company() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _company() -> Any:
+    """torch.distributed, where this process has joined others; else None, and without importing it."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None

@@ -3,14 +3,17 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from veduta.checkpoint import load_model
 from veduta.config import set_fields
-from veduta.data.sample import to_unit_range
-from veduta.device import autocast, select_device
+from veduta.data.batch import to_unit_range
+from veduta.device import autocast, place, select_device
 from veduta.model_info import ModelInfo
 from veduta.models import build_loaded
 
@@ -22,10 +25,15 @@ class TorchBackend:
         self.model, self.info, self.device = model.eval(), info, device
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:
         with autocast(self.device, self.info.recipe.precision):
-            outputs: dict[str, Tensor] = self.model(to_unit_range(images, self.device))
+            outputs: dict[str, Tensor] = self.model(to_unit_range(channels_last(images), self.device))
         return outputs
+
+
+def channels_last(images: NDArray[Any]) -> Tensor:
+    """(N, 3, H, W) in any layout -> the same as a tensor, in the layout that convolutions prefer."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 def open_torch(path: Path, *, device: str, changes: Sequence[str]) -> TorchBackend:
@@ -37,5 +45,4 @@ def open_torch(path: Path, *, device: str, changes: Sequence[str]) -> TorchBacke
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit model '{recipe.model}' of this Veduta: {error}") from error
     where = select_device(device)
-    model.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchBackend(model, info, where)
+    return TorchBackend(place(model, where), info, where)

@@ -8,20 +8,21 @@ from typing import Annotated
 
 import typer
 
-from veduta.cli import compare, data, evaluate, runs, score, submit
+from veduta.cli import bench, compare, data, evaluate, export, offline, runs, score, submit
 from veduta.cli.errors import FAILED, errors_for_people, stop
-from veduta.cli.options import DeviceOption, SetOption
+from veduta.cli.options import BackendOption, DeviceOption, SetOption
 
 app = typer.Typer(
-    help="Veduta reads scenes: train, evaluate and use published segmentation networks, with scores you can trust.",
+    help="Veduta reads scenes: train, evaluate, export and use published networks, with scores you can trust.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 app.add_typer(data.app, name="data")
+app.add_typer(offline.app, name="offline")
 app.add_typer(runs.app)
-for verb in (evaluate, score, compare, submit):
+for verb in (evaluate, export, score, compare, bench, submit):
     app.add_typer(verb.app)
 
 
@@ -75,6 +76,7 @@ def predict(
     ] = False,
     set_: SetOption = [],  # noqa: B006
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
 ) -> None:
     """Write index masks, overlays and one JSON for images; of classifiers the scores of all classes."""
     with errors_for_people():
@@ -87,7 +89,7 @@ def predict(
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
 
-        predictor = Predictor(open_model(model, device=device, changes=set_))
+        predictor = Predictor(open_model(model, device=device, backend=backend, changes=set_))
         failed = run(predictor, found, out, ProgressLine(), confidence=confidence)
         written = ", ".join(sorted(f"{path.name}/" if path.is_dir() else path.name for path in out.iterdir()))
         print(f"{len(found) - len(failed)} of {len(found)} images in {out}: {written}")
@@ -194,16 +196,18 @@ def _list_models() -> list[str]:
 
 
 @app.command()
-def doctor() -> None:
-    """What this machine has: versions, devices, memory. Paste it into a bug report."""
-    from veduta.engine.runlog import environment
+def doctor(json: Annotated[Path | None, typer.Option(help="Write it into this file, too, as JSON.")] = None) -> None:
+    """What this machine has, and of what is missing why: for a bug report, and before one."""
+    with errors_for_people():
+        from veduta.engine.doctor import examine, in_words, to_json
+        from veduta.files import check_new_file, write_text
 
-    for key, value in environment().items():
-        if isinstance(value, dict):
-            for name, state in value.items():
-                print(f"{name:10} {state}")
-        else:
-            print(f"{key:10} {value}")
+        if json is not None:
+            check_new_file(json)
+        examination = examine()
+        if json is not None:
+            write_text(json, to_json(examination))
+        print(in_words(examination))
 
 
 @app.command()
@@ -212,7 +216,7 @@ def demo(
         Path | None, typer.Option(help="The run folder to make; default runs/demo, runs/demo-2, ...")
     ] = None,
 ) -> None:
-    """Train a small network for boxes and masks on generated street scenes, score it, show pictures; no data needed."""
+    """Train a small network for boxes and masks on generated street scenes, score, export, show it; no data needed."""
     with errors_for_people():
         from itertools import count
 
@@ -223,6 +227,9 @@ def demo(
         from veduta.engine.predictor import Predictor
         from veduta.engine.progress import ProgressLine
         from veduta.engine.train import train as run
+        from veduta.export.export import export as prove_export
+        from veduta.export.export import open_reference
+        from veduta.export.request import Request
         from veduta.recipes import find_recipe
         from veduta.report.page import write_report
 
@@ -235,6 +242,8 @@ def demo(
             predictor, dataset, name=recipe.data.dataset, split="test", batch_size=recipe.data.batch_size
         )
         write_report(with_examples(evaluation, predictor, dataset), out / "report.html", run=out)
+        exported = prove_export(open_reference(out, []), Request(target="onnx", out=out / "model.onnx"), line)
         print(evaluation.table())
         print(evaluation.headline())
+        print(f"{exported.request.out}: {exported.headline()}")
         print(f"Now open {out / 'report.html'}")

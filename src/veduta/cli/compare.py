@@ -9,7 +9,7 @@ import typer
 
 from veduta.cli.chosen_data import open_data
 from veduta.cli.errors import FAILED, errors_for_people, refuse_ranks, stop
-from veduta.cli.options import DataOption, DeviceOption
+from veduta.cli.options import BackendOption, DataOption, DeviceOption
 
 if TYPE_CHECKING:
     from veduta.backends import Backend
@@ -23,6 +23,12 @@ class Given(NamedTuple):
     path: Path
     changes: list[str]
     device: str
+    backend: str
+
+    def open(self) -> "Backend":
+        from veduta.backends import open_model
+
+        return open_model(self.path, device=self.device, backend=self.backend, changes=self.changes)
 
 
 class Wanted(NamedTuple):
@@ -53,6 +59,8 @@ def compare(
     ] = [],  # noqa: B006
     device: DeviceOption = "auto",
     device_b: Annotated[str | None, typer.Option(help="The device of B, where it is another.")] = None,
+    backend: BackendOption = "auto",
+    backend_b: Annotated[str | None, typer.Option(help="The backend of B, where it is another.")] = None,
     outputs: Annotated[
         bool, typer.Option("--outputs", help="Compare tensors, and name the first module that departs.")
     ] = False,
@@ -77,7 +85,7 @@ def compare(
             what = "--tolerance" if tolerance is not None else f"{(images or [])[0]}: image files"
             raise ValueError(f"{what} goes with --outputs. Scores are compared on the labelled images of --data.")
         wanted = Wanted(data, dataset, split)
-        given = (Given(a, set_a, device), Given(b, set_b, device_b or device))
+        given = (Given(a, set_a, device, backend), Given(b, set_b, device_b or device, backend_b or backend))
         if not outputs:
             _scores(*given, wanted, json, report)
         elif report is not None:
@@ -89,20 +97,16 @@ def compare(
 
 
 def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path | None) -> None:
-    from veduta.backends import open_model
     from veduta.engine.compare import compare as run
     from veduta.engine.compare import with_pictures
+    from veduta.engine.environment import environment
     from veduta.engine.predictor import Predictor
     from veduta.engine.progress import ProgressLine
-    from veduta.engine.runlog import environment
     from veduta.engine.sources import is_model, open_source
     from veduta.files import write_text
     from veduta.model_info import find_model
 
-    models = [
-        Predictor(open_model(path, device=device, changes=changes)) if is_model(path) else None
-        for path, changes, device in (a, b)
-    ]
+    models = [Predictor(given.open()) if is_model(given.path) else None for given in (a, b)]
     recipes = [model.backend.info.recipe for model in models if model is not None]
     settings, split, samples = open_data(
         recipes[0].data if recipes else None,
@@ -112,10 +116,10 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
         changes=[*a.changes, *b.changes],
     )
     one, other = (
-        model or open_source(path, dataset=samples, device=device, changes=changes)
-        for model, (path, changes, device) in zip(models, (a, b), strict=True)
+        model or open_source(given.path, dataset=samples, changes=given.changes)
+        for model, given in zip(models, (a, b), strict=True)
     )
-    sizes = [find_model(path).stat().st_size if is_model(path) else None for path, _, _ in (a, b)]
+    sizes = [find_model(path).stat().st_size if is_model(path) else None for path in (a.path, b.path)]
     line = ProgressLine()
     comparison = run(
         one,
@@ -146,7 +150,6 @@ def _scores(a: Given, b: Given, wanted: Wanted, json: Path | None, report: Path 
 
 
 def _outputs(a: Given, b: Given, wanted: Wanted, images: list[str], tolerance: float | None, json: Path | None) -> None:
-    from veduta.backends import open_model
     from veduta.data.images import read_rgb
     from veduta.engine.compare_outputs import compare_outputs, spread
     from veduta.engine.predict import find_images
@@ -154,7 +157,7 @@ def _outputs(a: Given, b: Given, wanted: Wanted, images: list[str], tolerance: f
     from veduta.files import write_text
 
     found = find_images(images)
-    one, other = (open_model(path, device=device, changes=changes) for path, changes, device in (a, b))
+    one, other = a.open(), b.open()
     if found:
         count, pixels = len(found), (read_rgb(path) for path in found.values())
     else:

@@ -12,6 +12,16 @@ from veduta.errors import BadPrediction, RunStopped, Unreadable
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
+EXTRAS = {  # packages that an install may be without, by the names that are imported -> for people, the extra it is in
+    "torch": ("PyTorch", "train"),
+    "safetensors": ("safetensors", "train"),
+    "matplotlib": ("Matplotlib", "train"),
+    "onnx": ("ONNX", "train"),
+    "onnxscript": ("ONNX Script", "train"),
+    "onnxruntime": ("ONNX Runtime", "runtime"),
+    "openvino": ("OpenVINO", "openvino"),
+}
+
 
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
@@ -26,7 +36,15 @@ def errors_for_people() -> Iterator[None]:
         stop(str(error), FAILED)
     except (ValueError, OSError) as error:
         stop(str(error), MISUSED)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        words, extra = EXTRAS[package]
+        stop(f"this needs {words}, which is not installed: pip install 'veduta[{extra}]'.", MISUSED)
     except RuntimeError as error:
+        if "backend extension" in str(error):  # torch raises it when it is imported
+            stop(f"PyTorch does not start: {error} `veduta doctor` says what is missing.", FAILED)
         if "DataLoader worker" not in str(error):
             raise
         stop(f"{error} Is the memory full? Fewer data.workers take less of it.", FAILED)  # torch raises it anywhere

@@ -10,13 +10,13 @@ import typer
 
 from veduta.cli.chosen_data import open_data
 from veduta.cli.errors import FAILED, errors_for_people, stop
-from veduta.cli.options import DataOption, DeviceOption
+from veduta.cli.options import BackendOption, DataOption, DeviceOption
 from veduta.cli.publish import publish
 
 if TYPE_CHECKING:
     from torch import device as Device
 
-    from veduta.backends import TorchBackend
+    from veduta.backends.torch import TorchBackend
     from veduta.config import Data
     from veduta.data.sample import SampleDataset
     from veduta.engine.counting import Progress
@@ -35,6 +35,7 @@ class Request:
     data: Path | None
     split: str | None
     changes: list[str]
+    backend: str
     sort: str | None
     json: Path | None
     report: Path | None
@@ -58,6 +59,7 @@ def evaluate(
         list[str], typer.Option("--set", help="Change a recipe field: protocol=mirrored. Repeatable.")
     ] = [],  # noqa: B006
     device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one for each device.")] = 1,
     resume: Annotated[
         Path | None, typer.Option(help="Keep what was counted in this folder, and go on from what is there.")
@@ -79,6 +81,7 @@ def evaluate(
         data=data,
         split=split,
         changes=set_,
+        backend=backend,
         sort=sort,
         json=json,
         report=report,
@@ -235,7 +238,9 @@ def _open_model(request: Request, device: "Device") -> "tuple[Source | None, Dat
     from veduta.model_info import find_model
 
     if is_model(request.model):
-        predictor = Predictor(open_model(request.model, device=str(device), changes=request.changes))
+        predictor = Predictor(
+            open_model(request.model, device=str(device), backend=request.backend, changes=request.changes)
+        )
         return predictor, predictor.backend.info.recipe.data
     if request.data is None:
         find_model(request.model)  # whoever gives no data means a model
@@ -274,7 +279,7 @@ def _progress(what: str, caught: "Caught", request: Request, *, share: bool = Fa
 
 
 def _environment(device: "Device") -> dict[str, Any]:
-    from veduta.engine.runlog import environment
+    from veduta.engine.environment import environment
     from veduta.ranks import world_size
 
     return {**environment(), "device": str(device), "processes": world_size()}
@@ -282,7 +287,12 @@ def _environment(device: "Device") -> dict[str, Any]:
 
 def _identity(request: Request, device: "Device") -> dict[str, Any]:
     """What else must be the same for counts to go on: all that changes predictions, but for what predicts."""
-    return {"model": str(request.model.resolve()), "--set": request.changes, "device": device.type}
+    return {
+        "model": str(request.model.resolve()),
+        "--set": request.changes,
+        "device": device.type,
+        "--backend": request.backend,
+    }
 
 
 def _judge(evaluations: "list[Evaluation]", *, allow_failed: bool, says: bool) -> None:

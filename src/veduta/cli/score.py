@@ -62,10 +62,10 @@ def score(
     """Score predictions that lie in files, by the metric and the code of `veduta evaluate`; none may be missing."""
     with errors_for_people():
         from veduta.data import open_dataset
+        from veduta.engine.environment import environment
         from veduta.engine.evaluate import evaluate
         from veduta.engine.predictions.names import listed
         from veduta.engine.progress import ProgressLine
-        from veduta.engine.runlog import environment
         from veduta.engine.score import open_predictions
         from veduta.files import check_new_files
         from veduta.tasks.evaluation import find_column

@@ -7,26 +7,28 @@ with 0 after normalisation, rounded to whole levels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from veduta.data.augment.geometry import MEAN_COLOR
-from veduta.ops.resize import resize_legacy
+from veduta.ops.arrays import Array, interpolate
 
 Size = tuple[int, int]
 Pixels = NDArray[np.uint8]
 
 
-def stack(images: Sequence[Pixels]) -> Tensor:
-    """Images (H, W, 3) of one size -> (N, 3, H, W) of the same type, channels last in memory."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+def stack(images: Sequence[Pixels]) -> Pixels:
+    """Images (H, W, 3) of one size -> (N, 3, H, W), channels last in memory."""
+    return np.stack(images).transpose(0, 3, 1, 2)
+
+
+def to_unit_range(images: NDArray[Any]) -> NDArray[np.float32]:
+    """uint8 images -> float32 in [0, 1]; images that are floating point are in it already."""
+    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
 
 
 class Fit(Protocol):
@@ -42,7 +44,7 @@ class Reversible(Fit, Protocol):
         """The size that an image of `size` has inside of the fitted one, at the top left of it."""
         ...
 
-    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+    def restore(self, logits: Array, size: Size, /) -> Array:
         """Logits (N, C, h, w) at the size of the fitted image -> (N, C, *size), those of the image."""
         ...
 
@@ -131,7 +133,7 @@ class Padded:
     def content(self, size: Size, /) -> Size:
         return size
 
-    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+    def restore(self, logits: Array, size: Size, /) -> Array:
         return logits[..., : size[0], : size[1]]
 
 
@@ -150,9 +152,9 @@ class LongerSide:
         height, width = (max(1, self.crop * length // max(size)) for length in size)
         return height, width
 
-    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
+    def restore(self, logits: Array, size: Size, /) -> Array:
         height, width = self.content(size)
-        return F.interpolate(logits[..., :height, :width], size, mode="bilinear", align_corners=False)
+        return interpolate(logits[..., :height, :width], size, "centred")
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ class Range:
         height, width = (-(-max(0, length * to // of - 1) // multiple) * multiple + 1 for length in size)
         return height, width
 
-    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
-        return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+    def restore(self, logits: Array, size: Size, /) -> Array:
+        return interpolate(logits, size, "aligned")
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,16 @@ class Stretched:
     def content(self, size: Size, /) -> Size:
         return self.size, self.size
 
-    def restore(self, logits: Tensor, size: Size, /) -> Tensor:
-        return resize_legacy(logits, size)
+    def restore(self, logits: Array, size: Size, /) -> Array:
+        return interpolate(logits, size, "legacy")
+
+
+def encoding_size(size: Size, longer: int) -> Size:
+    """The size (height, width) whose longer side is `longer`, the other one rounded: PyTorch-Encoding's."""
+    height, width = size
+    if height > width:
+        return longer, max(1, int(width * longer / height + 0.5))
+    return max(1, int(height * longer / width + 0.5)), longer
 
 
 def _resample(image: Pixels, size: Size, steps: tuple[float, float]) -> Pixels:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError
 
+from veduta.data.deep_png import read_deep_png
 from veduta.data.jpeg import MOST_EXIF, follow_scans, refuse_flood
 from veduta.data.mask_colors import decode_colors
 from veduta.data.rgb import to_rgb
@@ -101,6 +102,11 @@ class Header:
         """(height, width) of the upright image."""
         return (self.height, self.width) if self.orientation < 5 else (self.width, self.height)
 
+    @property
+    def too_deep(self) -> bool:
+        """More than 8 bits per channel, in a format that does not say which of their values are black and white."""
+        return self.bits > 8 and self.format != "PNG"
+
 
 class StoredPicture:
     """A Picture on disk, read once and decoded on demand. Raises ValueError as `read_header` does."""
@@ -116,13 +122,15 @@ class StoredPicture:
         """(H, W, 3) uint8 RGB, upright. A JPEG is decoded at 1/shrink, each side rounded up; `read_rgb` tells more."""
         header, source = self.header, self.source
         _refuse_frames(header, source)
-        if header.bits > 8:
+        if header.too_deep:
             raise ValueError(
                 f"{source}: {header.bits} bits per channel (mode {header.mode}); which of their values are black "
                 "and white is not said. Scale the image to 8 bits first."
             )
         with refusing(source):
             pixels = self._fast_pixels(shrink) if header.format == "JPEG" else None
+            if header.bits > 8:
+                pixels = read_deep_png(self.data)
             if pixels is None:
                 pixels = to_rgb(self.image)
             return _upright(pixels, header)
@@ -170,7 +178,7 @@ def read_rgb(source: Stored | Path) -> NDArray[np.uint8]:
     """Image file -> (H, W, 3) uint8 RGB, upright by its EXIF orientation. Grey, palette and CMYK are converted.
 
     What is transparent is shown on white. Raises ValueError, naming the file, for what is no readable image, is too
-    large, is animated or has several pages, or has more than 8 bits per channel.
+    large, is animated or has several pages, or has more than 8 bits per channel and is no PNG.
     """
     return StoredPicture(Stored(source) if isinstance(source, Path) else source).pixels()
 

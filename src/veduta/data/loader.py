@@ -24,8 +24,9 @@ from veduta.data.augment.geometry import draw_focus, draw_window, warp
 from veduta.data.augment.imagenet_crops import imagenet
 from veduta.data.augment.photometric import jitter
 from veduta.data.augment.published_crops import deeplab, encoding, refinenet
+from veduta.data.batch import Batch, collate
 from veduta.data.layout import open_picture
-from veduta.data.sample import Batch, Sample, SampleDataset, collate
+from veduta.data.sample import Sample, SampleDataset
 from veduta.errors import Unreadable
 
 MOST_REPLACED = 16  # samples tried in place of one that cannot be read, before the run stops
@@ -131,11 +132,6 @@ class DrawBatches:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
-
-
-def share_of_rank(num_samples: int, rank: int, world_size: int) -> range:
-    """The samples that one rank evaluates: over all ranks each once, in order, none padded, none left out."""
-    return range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
 
 
 class Fed(NamedTuple):

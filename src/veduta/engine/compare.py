@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.data.fit import Size
 from veduta.data.sample import Sample, SampleDataset
 from veduta.engine.evaluate import evaluate, example_of

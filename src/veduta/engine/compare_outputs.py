@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from veduta.backends import Backend, TorchBackend
-from veduta.data.fit import Pixels
+from veduta.backends import Backend
+from veduta.backends.torch import TorchBackend
+from veduta.data.fit import Pixels, stack
 from veduta.engine.departure import VALUES, Difference, OutputComparison
+from veduta.ops.arrays import float32, numpy
 
 SIDE = 1024  # pixels; of larger images the middle is shown
 TOLERANCES = {"fp32": 1e-5, "fp16": 3e-3, "bf16": 2e-2}  # of the coarser precision; some units of its last place
@@ -145,7 +147,7 @@ class _Differences:
     modules: dict[str, Running] = field(default_factory=dict)
     outputs: dict[str, Running] = field(default_factory=dict)
 
-    def update(self, a: Backend, b: Backend, image: Tensor, *, by_module: bool) -> None:
+    def update(self, a: Backend, b: Backend, image: Pixels, *, by_module: bool) -> None:
         """One image (1, 3, H, W) through both. Of A's modules the values are kept, those of B are met as they come."""
         kept: dict[str, Kept] = {}
 
@@ -166,7 +168,7 @@ class _Differences:
         else:
             of_a, of_b = a(image), b(image)
         for name in of_a.keys() & of_b.keys():
-            one, other = (outputs[name].detach().to("cpu", torch.float32) for outputs in (of_a, of_b))
+            one, other = (torch.from_numpy(numpy(float32(outputs[name]))) for outputs in (of_a, of_b))
             running = self.outputs.setdefault(name, Running(name, "output"))
             running.update(*(Kept(tuple(x.shape), x.flatten(), True) for x in (one, other)))
             if name.endswith("logits") and one.shape == other.shape:
@@ -203,8 +205,7 @@ def compare_outputs(
         tolerance = max(TOLERANCES[backend.info.recipe.precision] for backend in (a, b))
     why_none, differences, count = why_not_by_module(a, b), _Differences(), 0
     for count, image in enumerate(images, start=1):
-        shown = torch.from_numpy(_middle(image).copy()).permute(2, 0, 1)[None]
-        differences.update(a, b, shown, by_module=not why_none)
+        differences.update(a, b, stack([_middle(image)]), by_module=not why_none)
         progress(count)
     met = [running for running in differences.modules.values() if running.shapes]
     return OutputComparison(

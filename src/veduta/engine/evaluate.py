@@ -12,13 +12,12 @@ import numpy as np
 
 from veduta import __version__
 from veduta.data.layout import FileDataset, Record
-from veduta.data.loader import share_of_rank
 from veduta.data.sample import InMemory, Sample, SampleDataset
 from veduta.data.stored import Stored
 from veduta.engine.counting import Progress, Share, count_share, goodness
 from veduta.engine.kept_counts import kept_in, open_folder
 from veduta.engine.sources import Source
-from veduta.ranks import gathered, on_first, rank, said_once, wait_for_all, world_size
+from veduta.ranks import gathered, on_first, rank, said_once, share_of_rank, wait_for_all, world_size
 from veduta.tasks.bootstrap import interval
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
 from veduta.tasks.prediction import Prediction

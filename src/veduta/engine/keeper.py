@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from veduta.backends import Backend, TorchBackend, open_model
+from veduta.backends import Backend, open_model
+from veduta.backends.torch import TorchBackend
 from veduta.checkpoint import hash_weights, load_model, save_model
 from veduta.data.sample import SampleDataset
 from veduta.engine.checkpoints import save_checkpoint

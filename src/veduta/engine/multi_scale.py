@@ -7,15 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from veduta.backends import Backend
-from veduta.data.augment.published_crops import encoding_size
-from veduta.data.fit import LongerSide, Padded, Pixels, Size, stack
-from veduta.data.sample import to_unit_range
+from veduta.data.fit import LongerSide, Padded, Pixels, Size, encoding_size, stack, to_unit_range
+from veduta.ops.arrays import Array, exp_, float32, interpolate, like, log_, mirrored, softmax, zeros_like
 from veduta.tasks import Task
+
+Images = NDArray[np.uint8] | NDArray[np.float32]  # (N, 3, H, W)
 
 WINDOWS = 8  # that a network gets at once: memory stays bounded whatever the size of the image
 
@@ -37,22 +37,21 @@ class DeepLab:
     def shown_size(self, size: Size) -> Size:
         return self.fit.fitted(size)
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
-        batch = to_unit_range(stack([self.fit(image) for image in images]), backend.device)
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
+        batch = to_unit_range(stack([self.fit(image) for image in images]))
         maps = (probabilities for scale in self.scales for probabilities in self._at(scale, backend, batch))
-        mean = sum(maps, start=batch.new_zeros(())) / (len(self.scales) * (1 + self.mirrored))
-        for image, each in zip(images, mean.log().split(1), strict=True):
-            yield {"mask_logits": self.fit.restore(each, (image.shape[0], image.shape[1]))}
+        logits = log_(sum(maps) / (len(self.scales) * (1 + self.mirrored)))
+        for i, image in enumerate(images):
+            yield {"mask_logits": self.fit.restore(logits[i : i + 1], (image.shape[0], image.shape[1]))}
 
-    def _at(self, scale: float, backend: Backend, images: Tensor) -> Iterator[Tensor]:
-        def resize(x: Tensor, scale: float) -> Tensor:
-            lengths = [int((length - 1) * scale + 1) for length in images.shape[-2:]]
-            return F.interpolate(x, lengths, mode="bilinear", align_corners=True)
+    def _at(self, scale: float, backend: Backend, images: Images) -> Iterator[Array]:
+        def resize(x: Array, scale: float) -> Array:
+            return interpolate(x, [int((length - 1) * scale + 1) for length in images.shape[-2:]], "aligned")
 
         for logits in _passes(backend, resize(images, scale), self.mirrored):
             # Corners are aligned and sides are multiples of the stride and one more: these are the network's own.
             coarse = logits[..., :: self.stride, :: self.stride]
-            yield resize(resize(coarse, max(1.0, scale) / self.stride), 1.0).softmax(dim=1)
+            yield softmax(resize(resize(coarse, max(1.0, scale) / self.stride), 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +69,14 @@ class RefineNet:
     def shown_size(self, size: Size) -> Size:
         return self.side, self.side
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
-        totals = [torch.zeros((), device=backend.device)] * len(images)
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
+        totals: list[Array] = [0] * len(images)
         for scale in self.scales:
             fit = LongerSide(int((self.side - 1) * scale) + 1)
             for logits in _passes(backend, stack([fit(image) for image in images]), self.mirrored):
                 totals = [
-                    total + fit.restore(each, (image.shape[0], image.shape[1]))
-                    for total, image, each in zip(totals, images, logits.split(1), strict=True)
+                    total + fit.restore(logits[i : i + 1], (image.shape[0], image.shape[1]))
+                    for i, (total, image) in enumerate(zip(totals, images, strict=True))
                 ]
         for total in totals:
             yield {"mask_logits": total / (len(self.scales) * (1 + self.mirrored))}
@@ -100,19 +99,18 @@ class Encoding:
     def shown_size(self, size: Size) -> Size:
         return size
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
         for image in images:
-            x = to_unit_range(stack([image]), backend.device)
+            x = to_unit_range(stack([image]))
             height, width = x.shape[-2:]
-            total = x.new_zeros(())
+            total: Array = 0
             for scale in self.scales:
                 size = encoding_size((height, width), math.ceil((self.base_size or max(height, width)) * scale))
-                scaled = F.interpolate(x, size, mode="bilinear", align_corners=True)
-                scores = self._slide(backend, scaled)
-                total = total + F.interpolate(scores, (height, width), mode="bilinear", align_corners=True)
-            yield {"mask_logits": total.log()}
+                scores = self._slide(backend, interpolate(x, size, "aligned"))
+                total = total + interpolate(scores, (height, width), "aligned")
+            yield {"mask_logits": log_(total)}
 
-    def _slide(self, backend: Backend, image: Tensor) -> Tensor:
+    def _slide(self, backend: Backend, image: Images) -> Array:
         """Scores (1, C, H, W) of an image (1, 3, H, W), averaged over the windows that see a pixel."""
         crop, stride = self.crop_size, int(self.crop_size * 2 / 3)
         height, width = image.shape[-2:]
@@ -122,26 +120,26 @@ class Encoding:
             for left in range(0, max(width, crop) - crop + stride, stride)
         ]
         beyond = max(left for _, left in corners) + crop - width, max(top for top, _ in corners) + crop - height
-        padded = F.pad(image, (0, beyond[0], 0, beyond[1]))  # the last windows reach beyond the image
-        total, count = None, padded.new_zeros(1, 1, *padded.shape[-2:])
+        padded = np.pad(image, ((0, 0), (0, 0), (0, beyond[1]), (0, beyond[0])))  # which the last windows need
+        total, count = None, np.zeros((1, 1, *padded.shape[-2:]), np.float32)
         for first in range(0, len(corners), WINDOWS):
             places = [
                 (..., slice(top, top + crop), slice(left, left + crop))
                 for top, left in corners[first : first + WINDOWS]
             ]
-            windows = torch.cat([padded[place] for place in places])
-            scores = sum(_passes(backend, windows, self.mirrored), start=windows.new_zeros(())).exp()
+            windows = np.concatenate([padded[place] for place in places])
+            scores = exp_(sum(_passes(backend, windows, self.mirrored)))
             if total is None:
-                total = scores.new_zeros(1, scores.shape[1], *padded.shape[-2:])
+                total = zeros_like(scores, *padded.shape[-2:])
             for place, score in zip(places, scores, strict=True):
                 total[place] += score
                 count[place] += 1
         assert total is not None
-        return (total / count)[..., :height, :width]
+        return (total / like(count, total))[..., :height, :width]
 
 
-def _passes(backend: Backend, images: Tensor, mirrored: bool) -> Iterator[Tensor]:
-    """Logits (N, C, h, w) float32 of images (N, 3, h, w) and, `mirrored`, of their mirror images, turned back."""
-    yield backend(images)["mask_logits"].float()  # half precision could hold neither sums nor exponentials
-    if mirrored:
-        yield backend(images.flip(-1))["mask_logits"].float().flip(-1)
+def _passes(backend: Backend, images: Images, both: bool) -> Iterator[Array]:
+    """Logits (N, C, h, w) float32 of images (N, 3, h, w) and, if both, of their mirror images, turned back."""
+    yield float32(backend(images)["mask_logits"])  # half precision could hold neither sums nor exponentials
+    if both:
+        yield mirrored(float32(backend(mirrored(images))["mask_logits"]))

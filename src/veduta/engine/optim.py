@@ -14,6 +14,7 @@ from veduta.config import Optim
 def build_optimizer(model: nn.Module, optim: Optim, *, fused: bool) -> torch.optim.Optimizer:
     """One group for each pair of rate multiplier and weight decay; a rate multiplied by 0 freezes the parameter.
 
+    fused: whether one kernel does all of a step; where not, PyTorch takes the next best that the device has.
     Every group carries its `lr_multiplier`; whoever sets the rate of a step multiplies by it. Raises ValueError where
     an entry of `optim.lr_multipliers` names no parameter and no part of the model.
     """
@@ -32,14 +33,14 @@ def build_optimizer(model: nn.Module, optim: Optim, *, fused: bool) -> torch.opt
     ]
     match optim.name:
         case "sgd":
-            return _sgd(groups, optim, fused=fused)
+            return _sgd(groups, optim, fused=fused or None)
         case "adam":
             return TensorFlowAdam(groups, lr=optim.lr, betas=(optim.momentum, 0.999))
         case "adamw":
-            return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=fused)
+            return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.momentum, 0.999), fused=fused or None)
 
 
-def _sgd(groups: list[dict[str, Any]], optim: Optim, *, fused: bool) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], optim: Optim, *, fused: bool | None) -> torch.optim.Optimizer:
     sgd = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
     if optim.momentum:
         # From zero, as it should be: the fused one takes memory as it comes, to fill it at the first step; where fp16

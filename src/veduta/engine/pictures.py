@@ -10,8 +10,8 @@ from PIL import Image
 
 from veduta.config import Recipe
 from veduta.data import open_dataset
+from veduta.data.batch import Batch
 from veduta.data.loader import TrainLoader
-from veduta.data.sample import Batch
 from veduta.files import replacing
 from veduta.labels import LabelMap
 from veduta.tasks.prediction import draw_boxes, draw_mask, write_words

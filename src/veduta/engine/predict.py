@@ -2,7 +2,10 @@
 
 import glob
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veduta.data.bands import open_rows
+from veduta.data.bands import Rows, open_rows
 from veduta.data.images import IMAGE_ENDINGS, read_rgb
 from veduta.engine.band_pictures import write_pictures
+from veduta.engine.pipeline import in_threads
 from veduta.engine.predictions.class_scores import CLASS_SCORES, ScoreRows
 from veduta.engine.predictions.written import ABOUT, CONFIDENCE, CONTENT, About
-from veduta.engine.predictor import Predictor
+from veduta.engine.predictor import MOST_PIXELS, Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.errors import Unreadable
 from veduta.files import check_new_folder, replacing, write_text
@@ -23,6 +27,7 @@ from veduta.labels import LabelMap
 from veduta.tasks.prediction import Prediction
 
 MOST_CLASSES = 5  # of a whole image that are named
+THREADS = min(8, max(2, (os.cpu_count() or 1) // 2))  # that read beside the network, and as many that write
 
 
 def find_images(arguments: Sequence[str]) -> dict[str, Path]:
@@ -63,47 +68,31 @@ def predict(
     class_scores.npy a row for each image of the JSON. confidence: confidence/NAME.npy, too, what Prediction has of a
     mask. All numbers come back as they were: scoring the folder says what evaluating the model says, of the calibration
     error where there are confidences.
+    While the network sees an image, threads read the next ones and write the last ones.
     Returns the images that could not be read, with the reason. Raises FileExistsError where `out` exists.
     """
     check_new_folder(out)
-    labels = predictor.labels
-    rows, failed = [], []
-    with ScoreRows(out / CLASS_SCORES) as scores:
-        for done, (name, path) in enumerate(images.items(), start=1):
-            line.count("predicting", done, len(images))
-            try:
-                image = open_rows(path) if predictor.by_bands else read_rgb(path)
-            except (ValueError, OSError) as error:
-                failed.append((path, str(error)))
-                continue
-            progress = partial(line.count, f"predicting {name}, row")
-            try:
-                bands = predictor.bands(image)
-                prediction, counts = write_pictures(bands, image, out, name, labels, progress, confidence=confidence)
-            except Unreadable as error:
-                failed.append((path, str(error)))
-                continue
-            if prediction.class_scores is not None:
-                scores.add(prediction.class_scores)
-            if confidence and prediction.confidence is not None:
-                _save_array(out / CONFIDENCE / f"{name}.npy", prediction.confidence)
-            height, width = image.shape[:2]
-            rows.append(
-                {
-                    "name": name,
-                    "file": str(path),
-                    "height": height,
-                    "width": width,
-                    **_in_words(prediction, counts, labels),
-                }
-            )
+    rows: list[dict[str, Any]] = []
+    failed: list[tuple[Path, str]] = []
+    work = _Work(predictor, out, line, confidence=confidence)
+    read = in_threads((partial(work.read, *each) for each in images.items()), THREADS, _beside)
+    written = in_threads((work.predicted(each) for each in read), THREADS, _beside)
+    with ScoreRows(out / CLASS_SCORES) as scores, closing(read), closing(written):
+        for each in written:
+            if each.row is None:
+                failed.append((each.path, each.why))
+            else:
+                rows.append(each.row)
+            if each.class_scores is not None:
+                scores.add(each.class_scores)
+            line.count("predicting", len(rows) + len(failed), len(images))
     info = predictor.backend.info
     about = About(
         task=info.recipe.task,
         protocol=predictor.protocol,
         rules=predictor.rules,
         proof=predictor.proof,
-        labels=labels,
+        labels=predictor.labels,
     )
     content = {
         "model": {"name": info.recipe.model, "recipe": info.recipe.name, "weights_sha256": info.weights_sha256},
@@ -114,6 +103,64 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONTENT, json.dumps(content, indent=1) + "\n")
     return failed
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image on its way; where it could not be read, why."""
+
+    name: str
+    path: Path
+    image: Rows | None = None
+    why: str = ""
+    row: dict[str, Any] | None = None  # of the JSON
+    class_scores: NDArray[np.float32] | None = None
+    pixels: int = MOST_PIXELS
+
+
+def _beside(last: _Image) -> int:
+    """Images beside the next one, which will be about as large as the last; of large ones fewer."""
+    return min(2 * THREADS, MOST_PIXELS // last.pixels)
+
+
+class _Work:
+    """What is done with one image: it is read in a thread, predicted in that of the caller, written in a thread."""
+
+    def __init__(self, predictor: Predictor, out: Path, line: ProgressLine, *, confidence: bool) -> None:
+        self.predictor, self.out, self.line, self.confidence = predictor, out, line, confidence
+
+    def read(self, name: str, path: Path) -> _Image:
+        try:
+            image = open_rows(path) if self.predictor.by_bands else read_rgb(path)
+        except (ValueError, OSError) as error:
+            return _Image(name, path, why=str(error))
+        return _Image(name, path, image, pixels=image.shape[0] * image.shape[1])
+
+    def predicted(self, each: _Image) -> Callable[[], _Image]:
+        """What is still to be done when the network has seen an image."""
+        if each.image is None:
+            return lambda: each
+        bands = self.predictor.bands(each.image)
+        if self.predictor.by_bands:  # written while they come
+            written = self.write(each, each.image, bands)
+            return lambda: written
+        return partial(self.write, each, each.image, list(bands))
+
+    def write(self, each: _Image, image: Rows, bands: Iterable[Prediction]) -> _Image:
+        labels, confidence = self.predictor.labels, self.confidence
+        progress = partial(self.line.count, f"predicting {each.name}, row")
+        try:
+            prediction, counts = write_pictures(
+                bands, image, self.out, each.name, labels, progress, confidence=confidence
+            )
+        except Unreadable as error:
+            return replace(each, image=None, why=str(error))
+        if confidence and prediction.confidence is not None:
+            _save_array(self.out / CONFIDENCE / f"{each.name}.npy", prediction.confidence)
+        height, width = image.shape[:2]
+        words = _in_words(prediction, counts, labels)
+        row = {"name": each.name, "file": str(each.path), "height": height, "width": width, **words}
+        return replace(each, image=None, row=row, class_scores=prediction.class_scores)
 
 
 def _in_words(prediction: Prediction, counts: NDArray[np.int64], labels: LabelMap) -> dict[str, Any]:

@@ -4,18 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 from veduta.backends import Backend
 from veduta.config import Loss
 from veduta.data.bands import Rows
 from veduta.data.fit import Pixels, Size
 from veduta.data.sample import Sample
-from veduta.device import is_out_of_memory
-from veduta.engine.protocols import in_words, open_protocol
+from veduta.engine.protocols import averages_logits, in_words, open_protocol
 from veduta.engine.windows import Windows
-from veduta.errors import RunStopped
+from veduta.errors import RunStopped, is_out_of_memory
 from veduta.tasks import TASKS, Task
+from veduta.tasks.decoded import read_decoded
 from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction
 
@@ -29,12 +28,20 @@ class Predictor:
     """
 
     def __init__(self, backend: Backend) -> None:
-        recipe = backend.info.recipe
+        recipe, exported = backend.info.recipe, backend.info.exported
         self.backend = backend
         self.labels = backend.info.labels
         self.task: Task = TASKS[recipe.task](self.labels, Loss())
         self.chosen, self.show = open_protocol(recipe)
         self.rules = Rules(boxes=self.chosen.boxes)
+        self.read = self.task.predict
+        if exported is not None and exported.full:
+            if averages_logits(self.show):
+                raise ValueError(
+                    f"protocol '{recipe.protocol}' averages logits, and this file decodes them inside: it was "
+                    "exported with --full. Open one that was exported without it, or use --set protocol=whole."
+                )
+            self.read = read_decoded
 
     @property
     def sha256(self) -> str:
@@ -62,7 +69,7 @@ class Predictor:
             return [_join(list(self.bands(image))) for image in images]
         with self._enough_memory("data.batch_size lower, or protocol=windows for masks of large images"):
             outputs = self.show(self.backend, self.task, images)
-            return [prediction for part in outputs for prediction in self.task.predict(part)]
+            return [prediction for part in outputs for prediction in self.read(part)]
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """As a Source: of samples of one shown size."""
@@ -92,11 +99,10 @@ class Predictor:
 
     @contextmanager
     def _enough_memory(self, advice: str) -> Iterator[None]:
-        """Work on the device, without gradients. Raises RunStopped where its memory is too small, with the advice."""
+        """Raises RunStopped where the memory is too small for the work, with the advice."""
         try:
-            with torch.inference_mode():
-                yield
-        except RuntimeError as error:
+            yield
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise RunStopped(

@@ -6,14 +6,13 @@ from functools import partial
 from typing import Literal
 from typing import Protocol as Interface
 
-from torch import Tensor
-
 from veduta.backends import Backend
 from veduta.config import ProtocolName, Recipe, TaskName
 from veduta.data.fit import CentralSquare, Padded, Pixels, ShorterSide, Size, StretchedCentre
 from veduta.engine import multi_scale, single_scale
 from veduta.engine.single_scale import Square, Whole
 from veduta.engine.windows import Windows
+from veduta.ops.arrays import Array
 from veduta.tasks import Task
 from veduta.tasks.metrics import BoxRules
 
@@ -36,7 +35,7 @@ class Show(Interface):
         """The size in which an image of `size` is shown; images of one such size may come together."""
         ...
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels], /) -> Iterator[dict[str, Tensor]]:
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels], /) -> Iterator[dict[str, Array]]:
         """Images (H, W, 3) uint8 RGB of one shown size -> what `task.predict` reads, of one or several, in order."""
         ...
 
@@ -76,6 +75,11 @@ def in_words(protocol: Protocol, show: Show | Windows, recipe: Recipe) -> str:
         outer=width + 32,
         scales=f"{len(scales)} scales from {min(scales):g} to {max(scales):g}",
     )
+
+
+def averages_logits(show: Show | Windows) -> bool:
+    """Whether a prediction is made of the logits of several views of an image."""
+    return isinstance(show, (Windows, *SEVERAL_SCALES)) or (isinstance(show, Whole) and show.mirrored)
 
 
 def _side(recipe: Recipe) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from veduta.config import Recipe, differing_fields, read_recipe, recipe_to_json
 from veduta.data.check.quick import SplitSummary
-from veduta.engine.runlog import environment
+from veduta.engine.environment import environment
 from veduta.files import check_new_folder, sync_folder, write_text
 from veduta.labels import LabelMap
 

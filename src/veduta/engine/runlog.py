@@ -5,15 +5,13 @@ import csv
 import io
 import json
 import math
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from veduta import __version__
-from veduta.device import describe, peak_memory
+from veduta.device import peak_memory
 from veduta.engine.curves import draw_run
 from veduta.engine.progress import ProgressLine, duration
 from veduta.files import write_text
@@ -227,14 +225,3 @@ class _Board:
                 tag = name.replace("val_", "validation/", 1) if name.startswith("val_") else f"training/{name}"
                 self.writer.add_scalar(tag, value, row["step"])
         self.writer.flush()  # its own two minutes are more than a killed run should lose
-
-
-def environment() -> dict[str, Any]:
-    """Software and machine, for environment.json and `veduta doctor`."""
-    return {
-        "veduta": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "devices": describe(),
-    }

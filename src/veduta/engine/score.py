@@ -77,7 +77,7 @@ def open_predictions(
             found = open_raw_outputs(
                 path,
                 dataset,
-                open_model(model, device="cpu", changes=changes).info,
+                open_model(model, device="cpu", changes=changes),
                 order=outputs,
                 channels_last=channels_last,
                 progress=progress,

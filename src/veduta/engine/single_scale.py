@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from veduta.backends import Backend
 from veduta.data.fit import Fit, Padded, Pixels, Size, stack
+from veduta.ops.arrays import Array
 from veduta.tasks import Task
 from veduta.tasks.detect_segment import DetectSegment
 
@@ -20,12 +19,12 @@ class Whole:
     def shown_size(self, size: Size) -> Size:
         return size
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
         batch = stack(images)
         outputs = backend(batch)
         if self.mirrored:
             assert not isinstance(task, DetectSegment)  # it is not among the protocol's tasks
-            outputs = task.average_mirrored(outputs, backend(batch.flip(-1)))
+            outputs = task.average_mirrored(outputs, backend(batch[..., ::-1]))
         yield outputs
 
 
@@ -39,7 +38,7 @@ class Square:
     def shown_size(self, size: Size) -> Size:
         return self.side, self.side
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
         yield backend(stack([self.fit(image) for image in images]))
 
 
@@ -52,7 +51,8 @@ class DeepLab:
     def shown_size(self, size: Size) -> Size:
         return self.fit.fitted(size)
 
-    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Tensor]]:
-        logits = backend(stack([self.fit(image) for image in images]))["mask_logits"]
-        for image, each in zip(images, logits.split(1), strict=True):
-            yield {"mask_logits": self.fit.restore(each, (image.shape[0], image.shape[1]))}
+    def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
+        outputs = backend(stack([self.fit(image) for image in images]))
+        name = "mask" if "mask" in outputs else "mask_logits"  # decoded inside the file or not
+        for i, image in enumerate(images):
+            yield {name: self.fit.restore(outputs[name][i : i + 1], (image.shape[0], image.shape[1]))}

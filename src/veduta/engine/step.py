@@ -11,14 +11,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from veduta.config import Recipe
-from veduta.data.sample import Batch, to_unit_range
-from veduta.device import autocast, has_fused_optimizers, seed_everything
+from veduta.data.batch import Batch, to_unit_range
+from veduta.device import autocast, has_fused_optimizers, loss_scaler, place, seed_everything
 from veduta.engine.optim import MovingAverage, build_optimizer
 from veduta.engine.schedules import learning_rate
 from veduta.engine.sync_batch_norm import synchronise
 from veduta.ranks import rank, sum_over_ranks, world_size
 from veduta.tasks import Task
-from veduta.tasks.classify import mix_batch
+from veduta.tasks.mixup import mix_batch
 
 Losses = dict[str, Tensor]
 
@@ -35,11 +35,9 @@ class Step:
         self.task, self.recipe, self.device = task, recipe, device
         if recipe.sync_batch_norm and world_size() > 1:
             synchronise(model)
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = place(model, device)
         self.optimizer = build_optimizer(model, recipe.optim, fused=has_fused_optimizers(device))
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=recipe.loss_scale or 2.0**16, enabled=recipe.precision == "fp16"
-        )
+        self.scaler = loss_scaler(device, scale=recipe.loss_scale or 2.0**16, enabled=recipe.precision == "fp16")
         self.network: nn.Module = model
         if world_size() > 1:
             # An auxiliary head whose loss is switched off gets no gradients.
@@ -162,12 +160,14 @@ class Step:
             if isinstance(value, Tensor) and value.shape == parameter.shape:  # in memory as the weights lie
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             state.setdefault(int(index), {})[key] = value
+        here = ("params", "fused")  # what depends on the device, too
         groups = [
-            {**saved, "params": group["params"]}
+            {**saved, **{name: group[name] for name in here if name in group}}
             for saved, group in zip(values["optimizer"]["groups"], own, strict=True)
         ]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.scaler.load_state_dict(values["scaler"])
+        # Some devices' scalers know more than the one that was saved, where a run goes on on another kind of device.
+        self.scaler.load_state_dict({**self.scaler.state_dict(), **values["scaler"]})
 
 
 def set_training_mode(model: nn.Module, *, frozen_statistics: bool) -> None:

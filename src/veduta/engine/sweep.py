@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from veduta.backends import TorchBackend
+from veduta.backends.torch import TorchBackend
 from veduta.checkpoint import hash_weights, load_model, save_model
 from veduta.config import Data, Recipe, set_fields
+from veduta.device import place
 from veduta.model_info import BEST, MODEL, ModelInfo, find_model, step_folders
 from veduta.models import build_loaded
 from veduta.ranks import first_then_others, on_first, said_once
@@ -190,8 +191,7 @@ def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dty
 def _open(weights: dict[str, Tensor], info: ModelInfo, changes: list[str], device: torch.device) -> TorchBackend:
     recipe: Recipe = set_fields(info.recipe, changes)
     model = build_loaded(recipe.model, info.labels.num_classes, weights, **recipe.model_options)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchBackend(model, dataclasses.replace(info, recipe=recipe), device)
+    return TorchBackend(place(model, device), dataclasses.replace(info, recipe=recipe), device)
 
 
 def _warnings(data: Data, split: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ import torch
 from veduta.config import Recipe
 from veduta.data.loader import TrainLoader
 from veduta.data.sample import SampleDataset
-from veduta.device import is_out_of_memory, keep_freed_memory, pins_memory, seed_everything
+from veduta.device import keep_freed_memory, pins_memory, seed_everything
 from veduta.engine.before import Splits, check_data, check_request, open_splits
 from veduta.engine.checkpoints import Checkpoint, newest_checkpoint, read_checkpoint
 from veduta.engine.init import load_init
@@ -26,7 +26,7 @@ from veduta.engine.run_folder import make_run_folder
 from veduta.engine.runlog import RunLog, check_tensorboard
 from veduta.engine.schedules import learning_rate
 from veduta.engine.step import Losses, Step
-from veduta.errors import RunStopped
+from veduta.errors import RunStopped, is_out_of_memory
 from veduta.models import build_model
 from veduta.ranks import (
     Agreement,

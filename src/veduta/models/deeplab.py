@@ -19,6 +19,7 @@ from veduta.models.resnet import BasicBlock, ResNet, resnet50
 from veduta.models.separable_resnet import SeparableResNet
 from veduta.models.timm_backbone import TimmBackbone
 from veduta.models.xception import Xception, xception41, xception65, xception71
+from veduta.ops.resize import mean_of_tiles
 
 
 def separable_conv(in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1) -> nn.Sequential:
@@ -63,8 +64,7 @@ class ASPP(nn.Module):
         if self.pool_window is None:
             pooled = self.pooling(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         else:
-            window = [min(self.pool_window, length) for length in x.shape[-2:]]
-            pooled = _resize(self.pooling(F.avg_pool2d(x, window)), x.shape[-2:])
+            pooled = _resize(self.pooling(mean_of_tiles(x, self.pool_window)), x.shape[-2:])
         out: Tensor = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
         return out
 

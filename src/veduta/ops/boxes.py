@@ -1,26 +1,27 @@
-"""Boxes: overlap, matching with priors, encoding, decoding, and the way from scores to detections.
+"""Boxes: overlap, matching with priors, encoding, decoding, and the way from scores to detections, of tensors.
 
 Liu et al. 2016 (SSD), https://arxiv.org/abs/1512.02325, sec. 2.2; rules, limits and rounding are those of BlitzNet,
 Dvornik et al. 2017, https://arxiv.org/abs/1708.02813. Boxes here are xyxy, relative to the image, unless said.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POSITIVE_IOU = 0.5
-CENTRE_VARIANCE = 0.1  # deltas are divided by these, so that all four have about the same deviation
-SIZE_VARIANCE = 0.2
+from veduta.ops.detections import (
+    CANDIDATES_PER_CLASS,
+    CENTRE_VARIANCE,
+    KEPT_PER_CLASS,
+    KEPT_PER_IMAGE,
+    MIN_LOGIT,
+    MIN_SCORE,
+    SIZE_VARIANCE,
+    SUPPRESSING_IOU,
+)
 
-MIN_SCORE = 0.01
-MIN_LOGIT = math.log(MIN_SCORE) - 0.1  # over the background's; less, because bfloat16 is coarse there
-CANDIDATES_PER_CLASS = 400
-SUPPRESSING_IOU = 0.45
-KEPT_PER_CLASS = 50
-KEPT_PER_IMAGE = 200
+POSITIVE_IOU = 0.5
 
 
 class Detections(NamedTuple):

@@ -85,3 +85,13 @@ def max_pool_same(x: Tensor, kernel_size: int, stride: int) -> Tensor:
     top, left = pads[0] // 2, pads[1] // 2
     padded = F.pad(x, (left, pads[1] - left, top, pads[0] - top), value=float("-inf"))
     return F.max_pool2d(padded, kernel_size, stride)
+
+
+def mean_of_tiles(x: Tensor, side: int) -> Tensor:
+    """Means of tiles of so many pixels each way; what is left at the bottom and the right is not read.
+
+    A map that is smaller than a tile is one. Shape: (N, C, h, w) -> (N, C, max(h // side, 1), max(w // side, 1)).
+    """
+    means = F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)  # of the tiles that are cut off, too
+    rows, columns = (torch.sym_max(length // side, 1) for length in x.shape[-2:])
+    return means[..., :rows, :columns]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
+from veduta.ops.arrays import Array, largest_share
 from veduta.tasks.metrics import State
 from veduta.tasks.prediction import CONFIDENCE_STEP, Prediction
 
@@ -18,12 +18,9 @@ BINS = 15
 UNIT = 2.0**-30  # confidences are added up as whole numbers of it: so the sum is the same in any order
 
 
-def mask_confidence(mask_logits: Tensor) -> NDArray[np.float32]:
+def mask_confidence(mask_logits: Array) -> NDArray[np.float32]:
     """Probability of the predicted class, of every CONFIDENCE_STEP-th pixel and row: (N, C, H, W) -> (N, h, w)."""
-    logits = mask_logits[:, :, ::CONFIDENCE_STEP, ::CONFIDENCE_STEP].detach().float()
-    odds = (logits - logits.amax(dim=1, keepdim=True)).exp_().sum(dim=1)
-    confidence: NDArray[np.float32] = odds.reciprocal_().nan_to_num_(0.0).cpu().numpy()
-    return confidence
+    return largest_share(mask_logits[:, :, ::CONFIDENCE_STEP, ::CONFIDENCE_STEP])
 
 
 class Calibration:

@@ -1,24 +1,25 @@
 """Joint detection and segmentation: boxes with classes, and one class per pixel."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from veduta.config import Loss
-from veduta.data.sample import Batch
 from veduta.labels import IGNORE_INDEX, LabelMap
-from veduta.ops.boxes import detect
-from veduta.ops.resize import resize_legacy_nearest
+from veduta.ops import detections
+from veduta.ops.arrays import Array, most_likely, numpy
+from veduta.ops.detections import Detections
 from veduta.tasks.box_metric import JointMetric
 from veduta.tasks.calibration import mask_confidence
-from veduta.tasks.losses import cross_entropy, dice
 from veduta.tasks.metrics import Rules
-from veduta.tasks.multibox import assign, multibox_loss
 from veduta.tasks.prediction import Prediction
-from veduta.tasks.segment import most_likely
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from veduta.data.batch import Batch
 
 
 class DetectSegment:
@@ -39,11 +40,17 @@ class DetectSegment:
     def fit_classes(self, pixel_counts: NDArray[np.int64]) -> None:
         """Nothing: as published, all classes weigh the same."""
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def losses(self, outputs: "dict[str, Tensor]", batch: "Batch") -> "dict[str, Tensor]":
         """Scalar losses by name; their sum is what training minimises.
 
         Where no pixel of the batch is labelled the mask loss is 0; the published one is no number there.
         """
+        import torch
+
+        from veduta.ops.resize import resize_legacy_nearest
+        from veduta.tasks.losses import cross_entropy, dice
+        from veduta.tasks.multibox import assign, multibox_loss
+
         assert batch.boxes is not None and batch.box_classes is not None
         mask_logits, priors = outputs["mask_logits"], outputs["priors"]
         height, width = batch.images.shape[-2:]
@@ -59,27 +66,29 @@ class DetectSegment:
             losses["dice"] = self.loss.dice * dice(mask_logits, masks)
         return losses
 
-    def predict(self, outputs: dict[str, Tensor]) -> list[Prediction]:
+    def predict(self, outputs: Mapping[str, Array]) -> list[Prediction]:
         """One per image, its boxes and mask in pixels of `mask_logits`."""
         masks = most_likely(outputs["mask_logits"])
         height, width = masks.shape[1:]
+        size = np.array([width, height, width, height], np.float32)
         predictions = []
         confidences = mask_confidence(outputs["mask_logits"])
         for mask, confidence, class_logits, box_deltas in zip(
             masks, confidences, outputs["class_logits"], outputs["box_deltas"], strict=True
         ):
-            boxes, labels, scores = detect(class_logits, box_deltas, outputs["priors"])
-            boxes = boxes * boxes.new_tensor([width, height, width, height])
+            boxes, labels, scores = _detect(class_logits, box_deltas, outputs["priors"])
             predictions.append(
-                Prediction(
-                    mask=mask,
-                    confidence=confidence,
-                    boxes=boxes.cpu().numpy(),
-                    box_classes=labels.cpu().numpy(),
-                    box_scores=scores.cpu().numpy(),
-                )
+                Prediction(mask=mask, confidence=confidence, boxes=boxes * size, box_classes=labels, box_scores=scores)
             )
         return predictions
 
     def metric(self, rules: Rules) -> JointMetric:
         return JointMetric(self.labels, rules)
+
+
+def _detect(class_logits: Array, box_deltas: Array, priors: Array) -> Detections:
+    if isinstance(class_logits, np.ndarray):
+        return detections.detect(class_logits, box_deltas, priors)
+    from veduta.ops.boxes import detect
+
+    return Detections(*(numpy(found) for found in detect(class_logits, box_deltas, priors)))

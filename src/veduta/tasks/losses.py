@@ -1,13 +1,11 @@
-"""Losses over pixels that are not void and over classes of images, and mixup, which makes their targets soft.
+"""Losses over pixels that are not void and over classes of images.
 
 With several ranks, the mean over the ranks of a loss, and of its gradients, is what one process with all their images
 has. So what a rank divides by is the mean over all ranks: every rank computes every loss at every step, in one order.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -106,23 +104,3 @@ def soft_cross_entropy(
     else:
         targets = (1 - smoothing) * targets + smoothing / (num_classes - 1) * (1 - targets)
     return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """Every sample of a batch blended with a partner, all with one share: Zhang 2018, https://arxiv.org/abs/1710.09412.
-
-    share: of the sample itself. partners: (N,) int64, a permutation of the batch.
-    """
-
-    share: float
-    partners: Tensor
-
-    @classmethod
-    def draw(cls, batch_size: int, alpha: float, rng: np.random.Generator) -> "Mixup":
-        """The share from Beta(alpha, alpha), then the partners."""
-        return cls(float(rng.beta(alpha, alpha)), torch.from_numpy(rng.permutation(batch_size)))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(N, ...) floating point: images, or one-hot targets."""
-        return self.share * x + (1 - self.share) * x[self.partners.to(x.device)]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from veduta.data.augment.geometry import MEAN_COLOR, Interval, keep_boxes
+from veduta.data.fit import encoding_size
 from veduta.data.sample import Sample
 from veduta.labels import IGNORE_INDEX
 from veduta.ops.resize import resize_aligned_nearest
@@ -149,14 +150,6 @@ def encoding(
     low, high = (max(1, int(base * factor)) for factor in scale)
     size = encoding_size((height, width), int(rng.integers(low, high + 1)))
     return cut(sample, crop_size, ENCODING, size=size, at=_draw_place(size, crop_size, rng), flip=mirrored)
-
-
-def encoding_size(size: Size, longer: int) -> Size:
-    """The size (height, width) whose longer side is `longer`, the other one rounded: PyTorch-Encoding's."""
-    height, width = size
-    if height > width:
-        return longer, max(1, int(width * longer / height + 0.5))
-    return max(1, int(height * longer / width + 0.5)), longer
 
 
 def _scaled(sample: Sample, factor: float) -> Size:

@@ -110,7 +110,7 @@ def read_image(source: Stored, *, decode: bool) -> Facts:
         header = picture.header if picture else read_header(source)
         if header.frames > 1:
             return Facts(problem=("frames", f"a {header.format} of several"))
-        if header.bits > 8:
+        if header.too_deep:
             return Facts(problem=("depth", f"{header.bits} bits per channel"))
         if not picture and _may_be_cut_off(source, header):
             picture = StoredPicture(source)

@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "image-frames": Kind("error", "images are animated or have several pages", "Save one image per file."),
     "image-depth": Kind(
         "error",
-        "images have more than 8 bits per channel",
+        "images other than PNGs have more than 8 bits per channel",
         "Scale them to 8 bits first: what of their range is black and white only you know.",
     ),
     "mask-missing": Kind("error", "mask files are missing", "Copy them there, or take the images off the list."),

@@ -5,7 +5,6 @@
 """
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from veduta.data.sample import Sample
 from veduta.data.scenes.backdrop import paint_ground, paint_sky, paint_skyline
@@ -21,7 +20,7 @@ DIFFICULT = 100  # square pixels up to which a box is difficult, so that no scor
 SPLITS = {"train": 240, "val": 40, "test": 40}  # images; the order numbers the splits
 
 
-class Scenes(Dataset[Sample]):
+class Scenes:
     """Street scenes, 192 x 256: 11 classes, void around objects, boxes of what can be counted, four scene classes.
 
     Sample `i` depends on nothing but split and `i`. Boxes enclose the visible pixels; xyxy, right and bottom exclusive.

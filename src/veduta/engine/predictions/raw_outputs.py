@@ -8,20 +8,20 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from veduta.data.fit import Size
+from veduta.backends import Backend
 from veduta.data.sample import Sample, SampleDataset
 from veduta.engine.predictions.names import Named, files_by_key, listed, match, names_of
+from veduta.engine.predictions.skeleton import Skeleton, skeleton_of
 from veduta.engine.predictions.source import Predictions, Progress, hash_files
-from veduta.engine.predictions.tensor_files import ENDINGS, Shape, read_tensor
+from veduta.engine.predictions.tensor_files import ENDINGS, read_tensor
 from veduta.engine.predictor import Predictor
 from veduta.errors import BadPrediction
-from veduta.model_info import ModelInfo
-from veduta.models import build_skeleton
-from veduta.ops.resize import resize_legacy
+from veduta.ops.arrays import interpolate
 from veduta.tasks.prediction import Prediction
 
 MIRRORED = "_Flip"  # what MindSpore's ports add to the name of a file that belongs to the mirror image
@@ -31,54 +31,17 @@ Pass = Mapping[str, Path]  # the file of every output of one run of the network
 Runs = dict[str, dict[tuple[int, bool], Path]]  # of every name: (number of the output, mirrored) -> file
 
 
-class Skeleton:
-    """Says what a network gives without running it. constants: outputs that are the same whatever it sees."""
-
-    def __init__(self, info: ModelInfo) -> None:
-        recipe = info.recipe
-        network = build_skeleton(recipe.model, info.labels.num_classes, **recipe.model_options).eval()
-        values = dict(network.named_buffers())
-        network.to("meta")
-        of_buffer = {id(buffer): values[name] for name, buffer in network.named_buffers()}
-        self.size = recipe.data.crop_size
-        with torch.inference_mode():
-            self.outputs: dict[str, Tensor] = network(torch.empty(1, 3, *self.size, device="meta"))
-            self.constants = {name: of_buffer[id(t)] for name, t in self.outputs.items() if id(t) in of_buffer}
-            self.on_grid = self.outputs
-            if recipe.task == "detect_segment":
-                self.on_grid = network.train()(torch.empty(2, 3, *self.size, device="meta"))  # BatchNorm wants two
-
-    @property
-    def recorded(self) -> Outputs:
-        """The outputs that differ from image to image."""
-        return tuple(name for name in self.outputs if name not in self.constants)
-
-    def shapes(self, size: Size) -> dict[str, tuple[Shape, ...]]:
-        """The shapes that an output may have for an image of `size` (height, width), the network's own first.
-
-        BlitzNet stretches images to a square, and so may whoever runs it: then masks come in the size of the square.
-        Its TensorFlow graph gives them on the grid of the network. Both are resized as BlitzNet does.
-        """
-        shapes = {}
-        for name in self.recorded:
-            at_crop, on_grid = ((1, *outputs[name].shape[1:]) for outputs in (self.outputs, self.on_grid))
-            own = (*at_crop[:2], *size) if at_crop[2:] == self.size else at_crop
-            others = () if self.on_grid is self.outputs else (at_crop, on_grid)
-            shapes[name] = tuple(dict.fromkeys((own, *others)))
-        return shapes
-
-
 class Recording:
     """A Backend that reads what another one has written. passes: of the image at hand, each run of the network."""
 
-    device = torch.device("cpu")
+    device = "cpu"
 
-    def __init__(self, info: ModelInfo, *, channels_last: bool) -> None:
-        self.info, self.channels_last = info, channels_last
-        self.skeleton = Skeleton(info)
+    def __init__(self, backend: Backend, *, channels_last: bool) -> None:
+        self.info, self.channels_last = backend.info, channels_last
+        self.skeleton = skeleton_of(backend)
         self.passes: list[Pass] = []
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+    def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         if not self.passes or len(images) > 1:
             raise ValueError(
                 f"protocol {self.info.recipe.protocol} runs the network more often than its outputs are there. Choose "
@@ -87,25 +50,25 @@ class Recording:
         files = self.passes.pop(0)
         outputs = dict(self.skeleton.constants)
         for name, shapes in self.skeleton.shapes((images.shape[2], images.shape[3])).items():
-            tensor = read_tensor(files[name], name, shapes, channels_last=self.channels_last)
-            outputs[name] = tensor if tensor.shape == shapes[0] else resize_legacy(tensor, shapes[0][2:])
+            values = read_tensor(files[name], name, shapes, channels_last=self.channels_last)
+            outputs[name] = values if values.shape == shapes[0] else interpolate(values, shapes[0][2:], "legacy")
         return outputs
 
 
 def open_raw_outputs(
     folder: Path,
     dataset: SampleDataset,
-    info: ModelInfo,
+    backend: Backend,
     *,
     order: Outputs,
     channels_last: bool,
     progress: Progress,
 ) -> Predictions:
-    """info: of the model file that the other runtime's was made of. order: of its outputs, where they are not its own.
+    """backend: of the model file that the other runtime's was made of. order: of its outputs, if they are not its own.
 
     Raises BadPrediction for files that are missing or not of the shapes of this network.
     """
-    recording = Recording(info, channels_last=channels_last)
+    recording, info = Recording(backend, channels_last=channels_last), backend.info
     names = names_of(dataset, progress)
     runs = _runs(folder, names, recording.skeleton)
     keys, left_over = match(names, runs, info.labels, source=folder)
@@ -175,7 +138,7 @@ def _readers(skeleton: Skeleton) -> list[Reader]:
     def numbered(pattern: str) -> Reader:
         def read(name: str) -> tuple[str, int, bool] | None:
             found = re.fullmatch(pattern, name)
-            return (found[1], int(found[2]), bool(found[3])) if found else None
+            return (found["name"], int(found["number"]), MIRRORED in found.groups()) if found else None
 
         return read
 
@@ -186,7 +149,11 @@ def _readers(skeleton: Skeleton) -> list[Reader]:
     def alone(name: str) -> tuple[str, int, bool]:
         return name.removesuffix(MIRRORED), 0, name.endswith(MIRRORED)
 
-    readers: list[Reader] = [numbered(rf"(.+)_output_(\d+)({MIRRORED})?"), numbered(rf"(.+)_(\d+)({MIRRORED})?"), named]
+    readers: list[Reader] = [
+        numbered(rf"(?P<name>.+?)({MIRRORED})?_output_(?P<number>\d+)({MIRRORED})?"),  # behind the name of the input
+        numbered(rf"(?P<name>.+)_(?P<number>\d+)({MIRRORED})?"),
+        named,
+    ]
     return [*readers, alone] if len(skeleton.recorded) == 1 else readers
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 ENDINGS = (".npy", ".bin", ".txt")
 
@@ -17,7 +15,7 @@ MOST_CHARACTERS = 32  # of a number as text, with what parts it from the next on
 Shape = tuple[int, ...]
 
 
-def read_tensor(path: Path, name: str, shapes: Sequence[Shape], *, channels_last: bool) -> Tensor:
+def read_tensor(path: Path, name: str, shapes: Sequence[Shape], *, channels_last: bool) -> NDArray[np.float32]:
     """float32 of the first of the shapes that the file may have. name: of the output, for what is said of it.
 
     A .npy may leave axes of length 1 out, or all of them; where it has its axes, it says by itself whether channels
@@ -39,9 +37,9 @@ def read_tensor(path: Path, name: str, shapes: Sequence[Shape], *, channels_last
     if values.ndim > 1 and told[0] not in told[1:]:
         raise ValueError(f"{path}: its shape is {values.shape}; expected of {name} {expected}.")
     is_last = channels_last if values.ndim == 1 or told[1] == told[2] else told[0] == told[2]
-    tensor = torch.from_numpy(np.array(values, np.float32))
+    tensor: NDArray[np.float32] = np.array(values, np.float32)
     if is_last and len(shape) == 4:
-        return tensor.reshape(last).movedim(-1, 1).contiguous()
+        return np.ascontiguousarray(np.moveaxis(tensor.reshape(last), -1, 1))
     return tensor.reshape(shape)
 
 

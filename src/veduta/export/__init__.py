@@ -1,0 +1,101 @@
+"""Export: a network as a file that other runtimes open, proven before it gets its name. TARGETS: what can be made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from veduta.config import Recipe
+    from veduta.export.trace import Shape
+    from veduta.model_info import ModelInfo
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A traced network. proto: the same as ONNX, None where the target is none that is made of it."""
+
+    program: "ExportedProgram"
+    proto: "ModelProto | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What can be made of a network.
+
+    about: for people. ending: of the file; of a folder none. format: what is written, and which backend opens it again.
+    write: a graph and its info into a file; returns the info that went into it. bundle: moves the proven file into a
+    new folder, with all that belongs to it. shape: of the images, where the target cannot leave open what was left so.
+    """
+
+    about: str
+    ending: str
+    format: Literal["onnx", "openvino", "torch"]
+    write: "Callable[[Graph, ModelInfo, Path], ModelInfo]"
+    bundle: "Callable[[Path, ModelInfo, Path], None] | None" = None
+    shape: "Callable[[nn.Module, Recipe, Shape], Shape]" = lambda network, recipe, shape: shape
+
+
+# What writes is large, so each is imported when it is asked for.
+
+
+def _onnx(graph: Graph, info: "ModelInfo", path: Path) -> "ModelInfo":
+    from veduta.export.onnx import save_onnx
+
+    assert graph.proto is not None
+    return save_onnx(graph.proto, info, path)
+
+
+def _openvino(graph: Graph, info: "ModelInfo", path: Path) -> "ModelInfo":
+    from veduta.export.openvino import save_openvino
+
+    assert graph.proto is not None
+    return save_openvino(graph.proto, info, path)
+
+
+def _torch(graph: Graph, info: "ModelInfo", path: Path) -> "ModelInfo":
+    from veduta.export.program import save_program
+
+    return save_program(graph.program, info, path)
+
+
+def _triton(model: Path, info: "ModelInfo", folder: Path) -> None:
+    from veduta.export.triton import write_triton
+
+    write_triton(model, info, folder)
+
+
+def _ascend(model: Path, info: "ModelInfo", folder: Path) -> None:
+    from veduta.export.ascend import write_ascend
+
+    write_ascend(model, info, folder)
+
+
+def _fixed(network: "nn.Module", recipe: "Recipe", shape: "Shape") -> "Shape":
+    from veduta.export.ascend import fixed_shape
+
+    return fixed_shape(network, recipe, shape)
+
+
+TARGETS: dict[str, Target] = {
+    "onnx": Target(about="one file for ONNX Runtime and most others", ending=".onnx", format="onnx", write=_onnx),
+    "openvino": Target(
+        about="two files for OpenVINO, .xml and .bin", ending=".xml", format="openvino", write=_openvino
+    ),
+    "torch": Target(about="a program for PyTorch, without Veduta's code", ending=".pt2", format="torch", write=_torch),
+    "triton": Target(
+        about="a model repository for the Triton server", ending="", format="onnx", write=_onnx, bundle=_triton
+    ),
+    "ascend": Target(
+        about="a folder of which ATC makes a model for Ascend's chips",
+        ending="",
+        format="onnx",
+        write=_onnx,
+        bundle=_ascend,
+        shape=_fixed,
+    ),
+}

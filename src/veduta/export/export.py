@@ -1,0 +1,215 @@
+"""Exporting: trace, write under a temporary name, open again, prove; only then the file gets its name."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from veduta.backends import open_model
+from veduta.backends.probes import Probe, departures, make_probes, probes_path, save_probes
+from veduta.backends.runtime import exported_of
+from veduta.backends.torch import TorchBackend
+from veduta.data.fit import Pixels
+from veduta.engine.compare_outputs import spread
+from veduta.engine.progress import ProgressLine
+from veduta.errors import RunStopped
+from veduta.export import TARGETS, Graph
+from veduta.export.candidates import candidates
+from veduta.export.proof import prove
+from veduta.export.request import Labelled, Request, files_of
+from veduta.export.scores import Scored, score
+from veduta.export.table import first_broken, headline, table, to_rows
+from veduta.files import sync_folder
+from veduta.model_info import Bounds, Departure, Exported, ModelInfo, find_model
+
+WEIGHTS = ".safetensors"
+
+
+class BrokenExport(RunStopped):
+    """The exported file does not say what the network says. Nothing of it is left."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was made, and its proof. size: bytes of the network's files. scored: where there was data for it."""
+
+    request: Request
+    info: ModelInfo
+    departures: tuple[Departure, ...]
+    scored: Scored | None
+    size: int
+    seconds: float
+
+    def table(self) -> str:
+        return "\n\n".join([table(self.departures), *([self.scored.table()] if self.scored else [])])
+
+    def headline(self) -> str:
+        return headline(self.departures, exported_of(self.info).bounds)
+
+    def to_json(self, environment: Mapping[str, Any]) -> str:
+        exported = exported_of(self.info)
+        content = {
+            "headline": self.headline(),
+            "target": self.request.target,
+            "file": str(self.request.out),
+            "bytes": self.size,
+            "weights_sha256": self.info.weights_sha256,
+            "contents_sha256": exported.contents_sha256,
+            "images": exported.images,
+            "outputs": exported.outputs,
+            "precision": exported.precision,
+            "bounds": dataclasses.asdict(exported.bounds),
+            "departures": to_rows(self.departures),
+            "scores": self.scored.to_json() if self.scored else None,
+            "seconds": self.seconds,
+            "environment": dict(environment),
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+
+def open_reference(model: Path, changes: Sequence[str]) -> TorchBackend:
+    """The network that is exported, on the CPU. Raises ValueError for what is no model file that holds weights."""
+    path = find_model(model)
+    if path.suffix != WEIGHTS:
+        raise ValueError(
+            f"{path}: an exported file is not exported again. Give the run folder or the {WEIGHTS} that it was made of."
+        )
+    backend = open_model(path, device="cpu", changes=[*changes, "precision=fp32"])
+    assert isinstance(backend, TorchBackend)
+    return backend
+
+
+def export(reference: TorchBackend, request: Request, line: ProgressLine, *, data: Labelled | None = None) -> Report:
+    """Make what a checked request asks for, and prove it: on generated images, and on the data, where there is some.
+
+    Raises BrokenExport where a bound is broken, with the output, what it was asked and the difference; ValueError or
+    OSError for mistakes. Then nothing is left.
+    """
+    started, target = time.perf_counter(), TARGETS[request.target]
+    with _workshop(request.out) as folder:
+        path = folder / (request.out.name if target.ending else "model.onnx")
+        graph, info, proof, scored = _proven(reference, request, line, data, path)
+        line.update(f"writing {request.out.name} with its proof and its probes")
+        probes = make_probes(reference, exported_of(info))
+        sha256 = _save_new(probes_path(path), probes, probes_path(request.out))
+        bounds = _bounds(proof, request)
+        proven = dataclasses.replace(exported_of(info), bounds=bounds, proof=proof, probes_sha256=sha256)
+        info = target.write(graph, dataclasses.replace(info, exported=proven), path)
+        finished = open_model(path, device="cpu", backend=target.format)
+        _refuse_broken(tuple(departures(finished, probes)), bounds, request)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file != probes_path(path))
+        _publish(request, info, path)
+    return Report(
+        request=request,
+        info=info,
+        departures=proof,
+        scored=scored,
+        size=size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _proven(
+    reference: TorchBackend, request: Request, line: ProgressLine, data: Labelled | None, path: Path
+) -> tuple[Graph, ModelInfo, tuple[Departure, ...], Scored | None]:
+    """The first candidate that says what the network says and, where there is data, scores as it does.
+
+    It is written to `path`. With its info, its proof and its score. Raises BrokenExport where there is none.
+    """
+    target, photos = TARGETS[request.target], [] if data is None else list(_photos(data))
+    network, scored, why = None, None, ""
+    for graph in candidates(reference, request, line, None if data is None else data.calibration):
+        line.update(f"writing {request.out.name}")
+        info = target.write(graph, dataclasses.replace(reference.info, exported=_first_words(request)), path)
+        fresh = open_model(path, device="cpu", backend=target.format)
+        proof = tuple(prove(reference, fresh, photos, lambda case: line.update(f"comparing both: {case}")))
+        _refuse_broken(proof, _bounds(proof, request), request)
+        if data is None:
+            return graph, info, proof, None
+        network = network or score("network", reference, data, line, whole=request.full)
+        scored = Scored(network, score("exported file", fresh, data, line, whole=request.full))
+        why = scored.broken(request.max_drop if request.int8 else None)
+        if not why:
+            return graph, info, proof, scored
+        line.say(why)
+    assert scored is not None
+    raise BrokenExport(f"{request.out} is not written: {why}.\n\n{scored.table()}")
+
+
+def _first_words(request: Request) -> Exported:
+    """What a file says of itself before it is proven; its shapes and its hash are added when it is written."""
+    return Exported(
+        format=TARGETS[request.target].format,
+        precision="int8" if request.int8 else "fp32",
+        full=request.full,
+        images=(),
+        outputs={},
+    )
+
+
+def _bounds(proof: Sequence[Departure], request: Request) -> Bounds:
+    if not request.int8:
+        return Bounds()
+    from veduta.export.sensitivity import measured_bounds
+
+    return measured_bounds(proof)
+
+
+def _save_new(path: Path, probes: Sequence[Probe], named: Path) -> str:
+    """Write probes; returns their sha256. Where there are some of that name, of another target, they must be the same.
+
+    Raises FileExistsError where they are not.
+    """
+    sha256 = save_probes(path, probes)
+    if named.exists() and hashlib.sha256(named.read_bytes()).hexdigest() != sha256:
+        raise FileExistsError(
+            f"{named} exists, and belongs to another file; nothing is overwritten. Choose another name for --out."
+        )
+    return sha256
+
+
+def _photos(data: Labelled) -> Iterator[tuple[str, Pixels]]:
+    """Some of a split, spread evenly, by name."""
+    for index in spread(len(data.samples)):
+        sample = data.samples[index]
+        yield f"{data.name} {sample.name}", sample.image
+
+
+def _refuse_broken(found: Sequence[Departure], bounds: Bounds, request: Request) -> None:
+    if why := first_broken(found, bounds):
+        raise BrokenExport(
+            f"{request.out} is not written: {why}.\n\n{table(found)}\n\n"
+            "The file that was made does not say what the network says. Choose another --to, or another release of "
+            "PyTorch or of the runtime; and report it, with the name of the model."
+        )
+
+
+def _publish(request: Request, info: ModelInfo, path: Path) -> None:
+    """Give what lies in the workshop its name."""
+    bundle, out = TARGETS[request.target].bundle, request.out
+    if bundle is None:
+        for file in files_of(request):
+            (path.parent / file.name).replace(file)
+    else:
+        folder = path.parent / "bundle"
+        bundle(path, info, folder)
+        folder.replace(out)
+    sync_folder(out.absolute().parent)
+
+
+@contextmanager
+def _workshop(out: Path) -> Iterator[Path]:
+    """A folder beside `out` in which everything is made; in the end, and after an error, it is gone."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
