@@ -157,9 +157,8 @@ def main() -> None:
     packages = ("torch", "torchvision", "torchmetrics", "opencv-python-headless", "pillow", "numpy")
     print(f"{len(dataset)} images, {backend.info.recipe.model}, {torch.get_num_threads()} threads, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in packages))
-    print(
-        "\n| | seconds | images/s | times as fast as the loop without workers, each round | CPU seconds | the same |\n|---|---:|---:|---|---:|---|"
-    )
+    print("\n| | seconds | images/s | speed against the loop without workers, each round | CPU seconds | by these |")
+    print("|---|---:|---:|---|---:|---|")
     peers = times[:, [len(backends)]]  # the loop without workers
     ratios = peers / times
     for place, name in enumerate(rivals):

@@ -7,18 +7,21 @@ peer opens a photo with Pillow, cuts and resizes or pads it, scales it with NumP
 (batch 1, usual layout, `inference_mode`), takes soft-max or arg-max, and writes with Pillow what Veduta writes: the
 index mask as palette PNG and the overlay as JPEG, or the scores as .npy; and one JSON. Veduta is the function behind
 `veduta predict` on the model file (PyTorch) and on its export (ONNX Runtime, OpenVINO). Files that are exported
-otherwise come by --file. All in turns in one process; seconds are those of the clock, on an idle machine. Masks and
-best classes must agree. The exported files are made in a temporary folder, without their proof.
+otherwise come by --file. Each rival has a process of its own, and they take turns; seconds are those of the clock, on
+an idle machine. Which share of the classes is the same is told. The exported files are made without their proof.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cv2
@@ -28,7 +31,8 @@ from PIL import Image
 from torch import nn
 
 from veduta.backends import open_model
-from veduta.checkpoint import save_model
+from veduta.backends.runtime import num_threads
+from veduta.checkpoint import load_model, save_model
 from veduta.data.label_maps import VOC, numbered
 from veduta.engine.predict import find_images, predict
 from veduta.engine.predictor import Predictor
@@ -88,7 +92,28 @@ def segment(model: nn.Module, photos: Sequence[Path], out: Path) -> None:
     (out / "predictions.json").write_text(json.dumps(rows, indent=1))
 
 
-def vedutas(file: Path, backend: str, photos: dict[str, Path]) -> Rival:
+def write_models(network: str, folder: Path) -> tuple[Path, Path]:
+    """The weights and their export, without a proof; where they are there already, those."""
+    weights, exported = folder / f"{network}.safetensors", folder / f"{network}.onnx"
+    if not exported.exists():
+        recipe = find_recipe(RECIPES[network])
+        labels = numbered(1000, images=True) if recipe.task == "classify" else VOC
+        torch.manual_seed(0)
+        model = build_model(network, labels.num_classes, **recipe.model_options).eval()
+        info = ModelInfo(recipe=dataclasses.replace(recipe, precision="fp32"), labels=labels, step=0)
+        save_model(weights, model.state_dict(), info)
+        save_onnx(to_onnx(trace(model, (None, 3, None, None)), info), info, exported)
+    return weights, exported
+
+
+def by_hand(weights: Path, photos: dict[str, Path]) -> Rival:
+    tensors, info = load_model(weights)
+    model = build_model(info.recipe.model, info.labels.num_classes, **info.recipe.model_options).eval()
+    model.load_state_dict(tensors)
+    return partial(classify if info.recipe.task == "classify" else segment, model, list(photos.values()))
+
+
+def vedutas(backend: str, file: Path, photos: dict[str, Path]) -> Rival:
     predictor = Predictor(open_model(file, device="cpu", backend=backend))
 
     def run(out: Path) -> None:
@@ -97,28 +122,15 @@ def vedutas(file: Path, backend: str, photos: dict[str, Path]) -> Rival:
     return run
 
 
-def rivals(network: str, photos: dict[str, Path], folder: Path, others: Sequence[str]) -> dict[str, Rival]:
-    recipe = find_recipe(RECIPES[network])
-    labels = numbered(1000, images=True) if recipe.task == "classify" else VOC
-    torch.manual_seed(0)
-    model = build_model(network, labels.num_classes, **recipe.model_options).eval()
-    info = ModelInfo(recipe=dataclasses.replace(recipe, precision="fp32"), labels=labels, step=0)
-    weights, exported = folder / f"{network}.safetensors", folder / f"{network}.onnx"
-    if not exported.exists():
-        save_model(weights, model.state_dict(), info)
-        save_onnx(to_onnx(trace(model, (None, 3, None, None)), info), info, exported)
-    loop = classify if recipe.task == "classify" else segment
-    found: dict[str, Rival] = {
-        "by hand, eager PyTorch": partial(loop, model, list(photos.values())),
-        "Veduta, PyTorch": vedutas(weights, "torch", photos),
-        "Veduta, ONNX Runtime": vedutas(exported, "onnx", photos),
-        "Veduta, OpenVINO": vedutas(exported, "openvino", photos),
-    }
-    for other in others:
-        name, _, file = other.partition("=")
-        for backend in ("onnx", "openvino"):
-            found[f"Veduta, {name}, {backend}"] = vedutas(Path(file), backend, photos)
-    return found
+def work(opener: Callable[[dict[str, Path]], Rival], photos: dict[str, Path], threads: int, pipe: Connection) -> None:
+    """In a process of its own: a new folder in, the seconds out."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    run = opener(photos)
+    while (out := pipe.recv()) is not None:
+        started = time.perf_counter()
+        run(out)
+        pipe.send(time.perf_counter() - started)
 
 
 def agreement(one: Path, other: Path) -> float:
@@ -141,31 +153,44 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="keep the model files in this folder, or take them from there")
     parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=num_threads())
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    cv2.setNumThreads(arguments.threads)
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of all runtimes
     photos = dict(list(find_images([str(arguments.photos)]).items())[: arguments.limit])
+    context, pipes = multiprocessing.get_context("spawn"), {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        runs = rivals(arguments.network, photos, arguments.models or folder, arguments.file)
+        weights, exported = write_models(arguments.network, arguments.models or folder)
+        openers = {
+            "by hand, eager PyTorch": partial(by_hand, weights),
+            "Veduta, PyTorch": partial(vedutas, "torch", weights),
+            "Veduta, ONNX Runtime": partial(vedutas, "onnx", exported),
+            "Veduta, OpenVINO": partial(vedutas, "openvino", exported),
+        }
+        for name, file in (given.split("=", 1) for given in arguments.file):
+            openers[f"Veduta, {name}, ONNX Runtime"] = partial(vedutas, "onnx", Path(file))
+            openers[f"Veduta, {name}, OpenVINO"] = partial(vedutas, "openvino", Path(file))
+        for name, opener in openers.items():
+            pipes[name], theirs = context.Pipe()
+            context.Process(target=work, args=(opener, photos, arguments.threads, theirs), daemon=True).start()
         rng, rows = np.random.default_rng(0), []
         for number in range(arguments.rounds + 1):  # the first one warms up
             row = {}
-            for name in rng.permutation(list(runs)).tolist():
-                started = time.perf_counter()
-                runs[name](folder / f"{number} {name}")
-                row[name] = 1000 * (time.perf_counter() - started) / len(photos)
-            rows.append([row[name] for name in runs])
-            print("  ".join(f"{name} {row[name]:.1f} ms" for name in runs), flush=True)
-        first = folder / f"0 {next(iter(runs))}"
-        same = {name: agreement(first, folder / f"0 {name}") for name in runs}
+            for name in rng.permutation(list(pipes)).tolist():
+                pipes[name].send(folder / f"{number} {name}")
+                row[name] = 1000 * pipes[name].recv() / len(photos)
+            rows.append([row[name] for name in pipes])
+            print("  ".join(f"{name} {row[name]:.1f} ms" for name in pipes), flush=True)
+        for pipe in pipes.values():
+            pipe.send(None)
+        first = folder / f"0 {next(iter(pipes))}"
+        same = {name: agreement(first, folder / f"0 {name}") for name in pipes}
     times = np.array(rows[1:])
     packages = ("torch", "onnxruntime", "openvino", "opencv-python-headless", "pillow", "numpy")
     print(f"{arguments.network}, {len(photos)} photos, {arguments.threads} threads, ", end="")
     print(", ".join(f"{name} {version(name)}" for name in packages))
     print("\n| | ms an image | times as fast, each round | same classes |\n|---|---:|---|---:|")
-    for place, name in enumerate(runs):
+    for place, name in enumerate(pipes):
         ratios = ", ".join(f"{ratio:.2f}" for ratio in times[:, 0] / times[:, place])
         print(f"| {name} | {np.median(times[:, place]):.1f} | {ratios} | {100 * same[name]:.2f} % |")
 

@@ -120,7 +120,8 @@ FOUND = (
 def test_the_table_has_a_line_for_each_case_with_the_worst_of_its_outputs() -> None:
     _, one, two = table(FOUND).splitlines()
     assert one.split() == ["one", "boxes", "2.0e-05", "100.0000", "%", "0.0100"]
-    assert two.split() == ["two", "nothing", "0", "99.9999", "%"]  # not all, so never 100
+    assert two.split() == ["two", "mask", "0", "99.9999", "%"]  # not all, so never 100
+    assert table([dataclasses.replace(FOUND[2], agreement=1.0)]).split()[-4:] == ["nothing", "0", "100.0000", "%"]
 
 
 def test_the_headline_tells_the_worst_of_all_cases() -> None:

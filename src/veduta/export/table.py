@@ -14,13 +14,13 @@ def table(departures: Sequence[Departure]) -> str:
     rows = [("", "differs most", "of its range", "same class", "boxes, pixels")]
     for case in dict.fromkeys(departure.case for departure in departures):
         own = [departure for departure in departures if departure.case == case]
-        worst = max(own, key=lambda departure: departure.largest)
+        worst = max(own, key=lambda each: (each.largest, -1.0 if each.agreement is None else -each.agreement))
         agreement = min((each.agreement for each in own if each.agreement is not None), default=None)
         shift = max((each.box_shift for each in own if each.box_shift is not None), default=None)
         rows.append(
             (
                 case,
-                worst.output if worst.largest else "nothing",
+                worst.output if worst.largest or agreement not in (None, 1) else "nothing",
                 _size(worst.largest),
                 "" if agreement is None else f"{math.floor(1e6 * agreement) / 1e4:.4f} %",
                 "" if shift is None else f"{shift:.4f}",
