@@ -26,6 +26,7 @@ from veduta.engine.progress import ProgressLine
 from veduta.export import candidates as steps
 from veduta.export.export import BrokenExport, Report, export, open_reference
 from veduta.export.request import Labelled, Request, check_request
+from veduta.export.scores import Scored
 from veduta.export.trace import Shape, trace
 from veduta.model_info import ModelInfo
 from veduta.recipes import find_recipe
@@ -106,6 +107,33 @@ def test_the_score_of_the_file_stands_beside_that_of_its_network(network: Path, 
     assert {departure.case for departure in report.departures} & {f"folder {sample.name}" for sample in data.samples}  # type: ignore[attr-defined]
     content = json.loads(report.to_json({}))
     assert content["scores"]["points"]["mean_iou"] == 0 and content["scores"]["images"] == len(data.samples)
+
+
+def test_int8_is_refused_by_its_score_and_says_which_layers_it_keeps(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(
+        find_recipe("demo").data, dataset="folder", root=str(write_folder(tmp_path / "data"))
+    )
+    samples = open_dataset(settings, "val")
+    data = Labelled(name="folder", split="val", samples=samples, batch_size=1, calibration=samples)
+    size: Shape = (None, 3, 24, 32)  # that of the images
+    whole = run(network, tmp_path / "a.onnx", data=data, int8=True, max_drop=100, shape=size)
+    exported = exported_of(whole.info)
+    assert (exported.precision, exported.kept) == ("int8", ()) and exported.bounds.largest > 1e-3
+    assert (tmp_path / "a.onnx").stat().st_size < 0.5 * network.stat().st_size
+
+    drops = iter(["too low", "too low", ""])
+    monkeypatch.setattr(Scored, "broken", lambda self, max_drop: next(drops))
+    kept = run(network, tmp_path / "b.onnx", data=data, int8=True, shape=size)
+    assert exported_of(kept.info).kept and "of its layers stay in float" in kept.headline()
+
+    monkeypatch.setattr(Scored, "broken", lambda self, max_drop: "too low")
+    with pytest.raises(BrokenExport, match="c.onnx is not written: too low"):
+        run(network, tmp_path / "c.onnx", data=data, int8=True, shape=size)
+    with pytest.raises(ValueError, match="takes images of any x 3 x 48 x 64, got 1 x 3 x 24 x 32"):
+        run(network, tmp_path / "c.onnx", data=data, int8=True)
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.onnx", "a.probes.npz", "b.onnx", "b.probes.npz"]
 
 
 def test_two_targets_of_one_network_share_their_probes(network: Path, tmp_path: Path) -> None:
@@ -228,6 +256,11 @@ def test_a_command_that_is_killed_leaves_no_file_of_the_name(network: Path, tmp_
         (["--to", "onnx", "--out", "a.onnx", "--size", "0"], ["--size 0: expected HEIGHTxWIDTH"]),
         (["--to", "onnx", "--out", "a.onnx", "--int8"], ["--int8 needs images. Add --data PATH."]),
         (["--to", "onnx", "--out", "a.onnx", "--split", "val"], ["--split needs images"]),
+        (
+            ["--to", "onnx", "--out", "a.onnx", "--data", "d", "--batch", "2"],
+            ["--batch 2 with --data: images of a split"],
+        ),
+        (["--to", "ascend", "--out", "a", "--full"], ["--full is nothing that ATC takes"]),
         (["--to", "torch", "--out", "a.pt2", "--full"], ["--full is for the targets that are made of ONNX"]),
         (
             ["--to", "onnx", "--out", "a.onnx", "--set", "precision=bf16"],

@@ -60,12 +60,13 @@ class Departure:
 class Exported:
     """What an exported file says of itself. images, outputs: their shapes, in the file's order; None is open.
 
-    full: the outputs are decoded, see export/decode.py. contents_sha256: of the network as the file holds it;
-    probes_sha256: of the file of probes beside it.
+    kept: of int8, the nodes that stay in float. full: the outputs are decoded, see export/decode.py. contents_sha256:
+    of the network as the file holds it; probes_sha256: of the file of probes beside it.
     """
 
     format: Literal["onnx", "openvino", "torch"]
     precision: Literal["fp32", "int8"] = "fp32"
+    kept: tuple[str, ...] = ()
     full: bool = False
     images: OpenShape
     outputs: dict[str, OpenShape]

@@ -55,6 +55,11 @@ def export(
         if data is None and (split is not None or dataset is not None or int8):
             option = "--int8" if int8 else "--split" if split is not None else "--dataset"
             raise ValueError(f"{option} needs images. Add --data PATH.")
+        if data is not None and batch not in (None, 1):
+            raise ValueError(
+                f"--batch {batch} with --data: images of a split are also shown one by one, and the file would take "
+                f"{batch} at once alone. Leave out one of the two."
+            )
         shape = (batch, 3, *_read_size(size))
 
         from veduta.export.request import Request, check_request

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Graph:
-    """A traced network. proto: the same as ONNX, None where the target is none that is made of it."""
+    """A traced network. proto: the same as ONNX, None where the target is none that is made of it.
+
+    kept: of int8, the names of the nodes that stay in float.
+    """
 
     program: "ExportedProgram"
     proto: "ModelProto | None"
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

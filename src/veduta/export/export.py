@@ -50,7 +50,9 @@ class Report:
         return "\n\n".join([table(self.departures), *([self.scored.table()] if self.scored else [])])
 
     def headline(self) -> str:
-        return headline(self.departures, exported_of(self.info).bounds)
+        kept = len(exported_of(self.info).kept)
+        left = f"; {kept} of its layers stay in float" if kept else ""
+        return headline(self.departures, exported_of(self.info).bounds) + left
 
     def to_json(self, environment: Mapping[str, Any]) -> str:
         exported = exported_of(self.info)
@@ -64,6 +66,7 @@ class Report:
             "images": exported.images,
             "outputs": exported.outputs,
             "precision": exported.precision,
+            "kept": exported.kept,
             "bounds": dataclasses.asdict(exported.bounds),
             "departures": to_rows(self.departures),
             "scores": self.scored.to_json() if self.scored else None,
@@ -126,7 +129,7 @@ def _proven(
     network, scored, why = None, None, ""
     for graph in candidates(reference, request, line, None if data is None else data.calibration):
         line.update(f"writing {request.out.name}")
-        info = target.write(graph, dataclasses.replace(reference.info, exported=_first_words(request)), path)
+        info = target.write(graph, dataclasses.replace(reference.info, exported=_first_words(request, graph)), path)
         fresh = open_model(path, device="cpu", backend=target.format)
         proof = tuple(prove(reference, fresh, photos, lambda case: line.update(f"comparing both: {case}")))
         _refuse_broken(proof, _bounds(proof, request), request)
@@ -142,11 +145,12 @@ def _proven(
     raise BrokenExport(f"{request.out} is not written: {why}.\n\n{scored.table()}")
 
 
-def _first_words(request: Request) -> Exported:
+def _first_words(request: Request, graph: Graph) -> Exported:
     """What a file says of itself before it is proven; its shapes and its hash are added when it is written."""
     return Exported(
         format=TARGETS[request.target].format,
         precision="int8" if request.int8 else "fp32",
+        kept=graph.kept,
         full=request.full,
         images=(),
         outputs={},

@@ -53,6 +53,10 @@ def check_request(request: Request) -> None:
             raise ValueError(
                 f"{option} is for the targets that are made of ONNX. Leave it out, or choose another --to."
             )
+        if given and request.target == "ascend":
+            raise ValueError(
+                f"{option} is nothing that ATC takes: it compiles a network in float for its chip. Leave it out."
+            )
     if not target.ending:
         check_new_folder(out)
         return
