@@ -1,6 +1,8 @@
 # Each target sets up .venv by itself and re-uses it while it is current. Needs Python 3.11+ and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+# processes that test at the same time, of one thread each
+TESTERS ?= 2
 
 .PHONY: demo test lint clean
 
@@ -11,7 +13,8 @@ test: .venv/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --ignore=tests/test_resume.py
+	$(BIN)/pytest tests/test_resume.py  # it sends signals to itself, and wants a process of its own
 
 lint: .venv/ready
 	$(BIN)/ruff check --fix
