@@ -17,7 +17,8 @@ import numpy as np
 
 from veduta.backends.onnx import open_onnx
 from veduta.backends.openvino import open_openvino
-from veduta.backends.runtime import IMAGES, num_threads, unit_range
+from veduta.backends.runtime import IMAGES, num_threads
+from veduta.data.fit import unit_range
 
 WARM_UP = 3
 

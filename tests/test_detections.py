@@ -11,7 +11,7 @@ from veduta.ops.priors import SCALES, level_sizes, prior_boxes
 Floats = NDArray[np.float32]
 PRIORS = prior_boxes(level_sizes(300, 8, 6), SCALES[300, 8])[::3].numpy()
 
-CASES = ("background", "few", "realistic", "everything", "ties", "all equal", "one class", "huge boxes")
+CASES = ("background", "just below", "few", "realistic", "everything", "ties", "all equal", "one class", "huge boxes")
 
 
 def outputs(case: str, seed: int) -> tuple[Floats, Floats, Floats]:
@@ -21,6 +21,9 @@ def outputs(case: str, seed: int) -> tuple[Floats, Floats, Floats]:
     deltas = rng.normal(size=(len(PRIORS), 4)).astype(np.float32)
     if case in ("realistic", "few", "background"):
         logits[:, 0] += {"realistic": 5, "few": 8, "background": 20}[case]
+    if case == "just below":  # near enough to be looked at, and no detection
+        logits[:] = -20
+        logits[:, 0], logits[0, 1] = 0, np.log(detections.MIN_SCORE) - 0.05
     if case == "ties":
         logits, deltas = logits[np.arange(len(PRIORS)) % 40], deltas.round()
     if case == "all equal":
@@ -35,7 +38,7 @@ def outputs(case: str, seed: int) -> tuple[Floats, Floats, Floats]:
 def test_what_is_found_in_arrays_is_what_is_found_in_tensors(case: str, seed: int) -> None:
     arrays = outputs(case, seed)
     found, expected = detections.detect(*arrays), boxes.detect(*(torch.from_numpy(x) for x in arrays))
-    assert (len(found.scores) == 0) == (case == "background")
+    assert (len(found.scores) == 0) == (case in ("background", "just below"))
     assert [x.dtype for x in found] == [np.float32, np.int64, np.float32]
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-7)

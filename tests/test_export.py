@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -269,15 +268,13 @@ def test_a_command_that_is_killed_leaves_no_file_of_the_name(network: Path, tmp_
         (["--to", "onnx", "--out", "a.onnx", "--set", "optim.lr=1"], ["it is about training"]),
     ],
 )
-def test_a_mistake_is_said_before_any_work_is_done(
-    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+def test_a_mistake_is_said_before_the_model_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.onnx").write_bytes(b"")
     (tmp_path / "folder").mkdir()
-    started = time.perf_counter()
-    expect_mistake(veduta("export", network, *arguments), *words)
-    assert time.perf_counter() - started < 60
+    expect_mistake(veduta("export", "missing.safetensors", *arguments), *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "there.onnx"]
 
 

@@ -11,7 +11,8 @@ from exports import OPEN, Size, differences, export_onnx, images_of, info_of, li
 from torch import nn
 
 from veduta.backends import open_model
-from veduta.backends.runtime import num_threads, unit_range
+from veduta.backends.runtime import num_threads
+from veduta.data.fit import unit_range
 from veduta.export import onnx as export_of_onnx
 from veduta.export.onnx import save_onnx, to_onnx
 from veduta.export.trace import output_names, trace

@@ -10,8 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from veduta.backends.departures import broken
+from veduta.backends.onnx import open_session
 from veduta.engine.progress import ProgressLine
-from veduta.export.int8 import find_ranges, layers, open_session, quantize, run, scale_and_zero
+from veduta.export.int8 import find_ranges, layers, quantize, run, scale_and_zero
 from veduta.export.sensitivity import KEPT_GROUPS, MARGIN, candidates, measured_bounds, relative_error
 from veduta.model_info import Bounds, Departure
 from veduta.models import build_model
@@ -63,7 +65,7 @@ def ranges_of(network: Network) -> dict[str, tuple[float, float]]:
 
 
 def outputs(proto: onnx.ModelProto, images: list[np.ndarray]) -> list[list[np.ndarray]]:
-    session = open_session(proto)
+    session = open_session(proto.SerializeToString())
     return [run(session, image) for image in images]
 
 
@@ -181,3 +183,8 @@ def test_bounds_are_what_was_measured_with_a_margin_and_never_below_those_of_flo
     assert (bounds.largest, bounds.box_shift) == (MARGIN * 0.1, MARGIN * 3.0)
     assert bounds.agreement == pytest.approx(1 - MARGIN * 0.01)
     assert measured_bounds([]) == Bounds()
+
+
+def test_an_output_that_is_no_number_is_beyond_the_bounds_of_int8() -> None:
+    broken_one = Departure(case="tiny", output="mask_logits", largest=float("inf"))
+    assert broken(broken_one, measured_bounds([broken_one]))

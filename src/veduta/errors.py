@@ -19,5 +19,5 @@ class BadPrediction(ValueError):  # noqa: N818  # as above
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, on a device or a CPU; told by its words, for PyTorch need not be here."""
-    words = ("out of memory", "DefaultCPUAllocator")
+    words = ("out of memory", "DefaultCPUAllocator", "Failed to allocate memory", "bad_alloc")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)

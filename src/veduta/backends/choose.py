@@ -69,17 +69,25 @@ def _fastest(path: Path, openers: Mapping[str, "Open"]) -> tuple[str, "Backend"]
     seconds: dict[str, float] = {}
     wrong: dict[str, str] = {}
     opened = {}
+    failed: list[ValueError] = []
     for name, opener in openers.items():
-        backend = opened[name] = opener()
-        exported = backend.info.exported
-        assert exported is not None  # of a file that several runtimes open
-        probes = read_probes(path, exported)
-        found = [(each, broken(each, exported.bounds)) for each in departures(backend, probes)]
+        try:
+            backend = opened[name] = opener()
+            exported = backend.info.exported
+            assert exported is not None  # of a file that several runtimes open
+            probes = read_probes(path, exported)
+            found = [(each, broken(each, exported.bounds)) for each in departures(backend, probes)]
+        except ValueError as error:  # the other one may be whole
+            wrong[name] = str(error)
+            failed.append(error)
+            continue
         why = [f"'{each.output}' ({each.case}) {words}" for each, words in found if words]
         if why:
             wrong[name] = why[0]
         else:
             seconds[name] = _median_seconds(backend, probes[0])
+    if len(failed) == len(openers):  # it is the file
+        raise failed[0]
     if not seconds:
         raise ValueError(
             f"{path}: no installed runtime says what its probes expect: "

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from veduta.config import Loss
 from veduta.model_info import Bounds, Departure, ModelInfo
 from veduta.ops.arrays import numpy
+from veduta.ops.detections import KEPT_PER_IMAGE
 from veduta.tasks import TASKS
-from veduta.tasks.prediction import DRAWN, Prediction
+from veduta.tasks.prediction import DRAWN, MOST_CLASSES, Prediction
 
 Array = NDArray[Any]
 
 FOUND = ("boxes", "box_classes", "box_scores", "box_counts")  # padded to a length that is the same for all images
-KEPT_PER_IMAGE = 200
-MOST_NAMED = 5  # classes of an image that a decoded file names, best first
 TIE = 1e-5  # of the range: which of two such logits is the larger one is up to rounding, and nobody is asked
 
 
@@ -68,7 +67,7 @@ def decoded_of(info: ModelInfo, outputs: Mapping[str, Any]) -> dict[str, Array]:
     if "top_classes" in decoded:
         best = -np.sort(-decoded["class_scores"], axis=1)
         near = np.pad(best[:, :-1] - best[:, 1:] < TIE, ((0, 0), (1, 1)))  # before each, and after the last
-        tied = (near[:, :-1] | near[:, 1:])[:, :MOST_NAMED]
+        tied = (near[:, :-1] | near[:, 1:])[:, :MOST_CLASSES]
         decoded["top_classes"] = np.where(tied, _any_of(np.int64), decoded["top_classes"])
     return decoded
 
@@ -78,7 +77,7 @@ def as_arrays(predictions: Sequence[Prediction]) -> dict[str, Array]:
     decoded: dict[str, Array] = {}
     if predictions[0].class_scores is not None:
         scores = np.stack([each.class_scores for each in predictions if each.class_scores is not None])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :MOST_NAMED]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :MOST_CLASSES]
         decoded = {"class_scores": scores, "top_classes": best, "top_scores": np.take_along_axis(scores, best, axis=1)}
     if predictions[0].boxes is not None:
         decoded |= _boxes_of(predictions)

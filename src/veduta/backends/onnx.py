@@ -14,9 +14,10 @@ from veduta.backends.runtime import (
     exported_of,
     num_threads,
     shape_words,
-    unit_range,
     with_changes,
 )
+from veduta.data.fit import unit_range
+from veduta.errors import is_out_of_memory
 from veduta.model_info import ModelInfo, OpenShape
 
 _ONLY_ERRORS = 3  # of ONNX Runtime's levels of what it writes to stderr
@@ -34,7 +35,9 @@ class OnnxBackend:
         check_images(self.info, images.shape)
         try:
             outputs: list[NDArray[Any]] = self.session.run(None, {IMAGES: unit_range(images)})
-        except Exception as error:  # its own exceptions have no common type; most often there is too little memory
+        except Exception as error:  # its own exceptions have no common type
+            if is_out_of_memory(error):
+                raise MemoryError(_first_line(error)) from error
             raise ValueError(
                 f"ONNX Runtime failed on images of {shape_words(images.shape)} ({_first_line(error)}). Try smaller "
                 "batches or images."
@@ -57,18 +60,23 @@ def open_onnx(path: Path, *, device: str, changes: Sequence[str]) -> OnnxBackend
     return OnnxBackend(session, info)
 
 
-def _session(data: bytes, path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError(f"{path}: needs ONNX Runtime: pip install 'veduta[runtime]'.") from error
+def open_session(data: bytes) -> Any:
+    """A session of ONNX Runtime on the CPU that tells nobody of it. Raises what ONNX Runtime raises."""
+    import onnxruntime
+
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads()
     options.log_severity_level = _ONLY_ERRORS
+    # It would print what fails to stdout, and try the same again.
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+def _session(data: bytes, path: Path) -> Any:
     try:
-        # It would print what fails to stdout, and try the same again.
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return open_session(data)
+    except ImportError as error:
+        raise ValueError(f"{path}: needs ONNX Runtime: pip install 'veduta[runtime]'.") from error
     except Exception as error:
         raise ValueError(
             f"{path}: ONNX Runtime cannot open it ({_first_line(error)}). Export the model again."

@@ -83,11 +83,9 @@ def hash_contents(data: bytes) -> str:
 def _read(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found. Expected an ONNX file of `veduta export`.")
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
+    if path.stat().st_size > LARGEST:  # read(LARGEST) would ask for as much memory at once
         raise ValueError(f"{path}: larger than {LARGEST:,} bytes, which no ONNX file is that holds its weights.")
-    return data
+    return path.read_bytes()
 
 
 def _check(data: bytes, where: str) -> None:

@@ -17,9 +17,10 @@ from veduta.backends.runtime import (
     exported_of,
     num_threads,
     shape_words,
-    unit_range,
     with_changes,
 )
+from veduta.data.fit import unit_range
+from veduta.errors import is_out_of_memory
 from veduta.model_info import ModelInfo, OpenShape
 
 # Kept of the kernels that are made for each size of images, some hundred for one: those of a handful of sizes. More is
@@ -36,15 +37,25 @@ class OpenVinoBackend:
         self.compiled, self.info = compiled, info
 
     def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Raises RuntimeError where OpenVINO fails."""
         check_images(self.info, images.shape)
         # With a single thread OpenVINO keeps its errors to itself, and what the last call gave stays where it is; of a
         # new request that is nothing. Nobody else writes to its outputs, so they need no copy.
         request = self.compiled.create_infer_request()
-        results = request.infer({0: unit_range(images)}, share_inputs=True, share_outputs=True)
+        try:
+            results = request.infer({0: unit_range(images)}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(_last_line(error)) from error
+            raise ValueError(
+                f"OpenVINO failed on images of {shape_words(images.shape)} ({_last_line(error)}). Try smaller batches "
+                "or other images."
+            ) from error
         outputs = {name: results[place] for place, name in enumerate(exported_of(self.info).outputs)}
         if any(output.size == 0 for output in outputs.values()):
-            raise RuntimeError(f"OpenVINO failed on images of {shape_words(images.shape)}, and does not say why.")
+            raise ValueError(
+                f"OpenVINO failed on images of {shape_words(images.shape)}, and does not say why. Try larger images, "
+                "or --backend onnx."
+            )
         return outputs
 
 
@@ -75,11 +86,15 @@ def open_openvino(path: Path, *, device: str, changes: Sequence[str]) -> OpenVin
         }
         compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ValueError(f"{path}: OpenVINO cannot open it ({lines[-1][:300]}). Export the model again.") from error
+        raise ValueError(f"{path}: OpenVINO cannot open it ({_last_line(error)}). Export the model again.") from error
     outputs = ports(model.outputs, list(exported_of(info).outputs), path)
     check_ports(info, path, inputs=ports(model.inputs, [IMAGES], path), outputs=outputs)
     return OpenVinoBackend(compiled, info)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1][:300]
 
 
 def load_openvino(path: Path) -> ModuleType:

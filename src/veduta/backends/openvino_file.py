@@ -86,8 +86,6 @@ def read_pair(path: Path) -> OpenVinoFile:
 
 
 def _read(path: Path, largest: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(largest + 1)
-    if len(data) > largest:
+    if path.stat().st_size > largest:  # read(largest) would ask for as much memory at once
         raise ValueError(f"{path}: larger than {largest:,} bytes, which no file of `veduta export` is.")
-    return data
+    return path.read_bytes()

@@ -7,6 +7,7 @@ runtime and without PyTorch, the file can be asked whether it still says the sam
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,7 @@ def read_probes(model: Path, exported: Exported) -> list[Probe]:
         )
     try:
         return list(_unpacked(content))
-    except (zipfile.BadZipFile, ValidationError, KeyError, ValueError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValidationError, KeyError, ValueError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path}: not readable as probes ({error}). Export again.") from error
 
 
@@ -177,7 +178,10 @@ def _unpacked(content: bytes) -> Iterator[Probe]:
         entries = file.infolist()
         if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > MOST_BYTES:
             raise ValueError(f"more than {MOST_ENTRIES:,} arrays or {MOST_BYTES:,} bytes")
-        for number, about in enumerate(ABOUT_ALL.validate_json(_read(file, ABOUT, MOST_ABOUT))):
+        every = ABOUT_ALL.validate_json(_read(file, ABOUT, MOST_ABOUT))
+        if not every:
+            raise ValueError("there is none")
+        for number, about in enumerate(every):
             names, expected = file.NameToInfo, {}
             for name, each in about.outputs.items():
                 classes = f"{number}/{name}/classes"

@@ -1,13 +1,10 @@
-"""What all runtimes of exported files have in common: threads, images as they want them, and honest files."""
+"""What all runtimes of exported files have in common: threads, images that fit, and honest files."""
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from veduta.config import set_fields
 from veduta.model_info import Exported, ModelInfo, OpenShape
@@ -23,16 +20,6 @@ def num_threads() -> int:
     if told.isdecimal() and int(told) > 0:
         return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def unit_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-    """uint8 images, or float32 in [0, 1], (N, 3, H, W) in any layout -> float32 in [0, 1], row by row in memory.
-
-    To the bit what the PyTorch backend's network gets.
-    """
-    if images.dtype != np.uint8:
-        return np.ascontiguousarray(images, np.float32)
-    return np.divide(images, np.float32(255), out=np.empty(images.shape, np.float32))
 
 
 def exported_of(info: ModelInfo) -> Exported:

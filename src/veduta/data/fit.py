@@ -7,7 +7,7 @@ with 0 after normalisation, rounded to whole levels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -26,9 +26,14 @@ def stack(images: Sequence[Pixels]) -> Pixels:
     return np.stack(images).transpose(0, 3, 1, 2)
 
 
-def to_unit_range(images: NDArray[Any]) -> NDArray[np.float32]:
-    """uint8 images -> float32 in [0, 1]; images that are floating point are in it already."""
-    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
+def unit_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """uint8 images, or float32 in [0, 1], (N, 3, H, W) in any layout -> float32 in [0, 1], row by row in memory.
+
+    To the bit what the PyTorch backend's network gets.
+    """
+    if images.dtype != np.uint8:
+        return np.ascontiguousarray(images, np.float32)
+    return np.divide(images, np.float32(255), out=np.empty(images.shape, np.float32))
 
 
 class Fit(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 from veduta import __version__
 from veduta.backends import BACKENDS
 from veduta.backends.choose import RUNTIMES, cpu_name, in_words, installed
+from veduta.backends.openvino_file import weights_path
 from veduta.backends.runtime import num_threads
 from veduta.engine.bench_process import Counted, Opened, Timed, Told, measure
 from veduta.engine.progress import ProgressLine
@@ -216,7 +217,7 @@ def _points(name: str, path: Path, runtime: str, opened: Opened, timed: list[Tim
 
 def _bytes_of(path: Path) -> int:
     """OpenVINO keeps weights in a file of their own."""
-    weights = path.with_suffix(".bin")
+    weights = weights_path(path)
     return path.stat().st_size + (weights.stat().st_size if path.suffix == ".xml" and weights.is_file() else 0)
 
 

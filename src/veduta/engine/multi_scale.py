@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veduta.backends import Backend
-from veduta.data.fit import LongerSide, Padded, Pixels, Size, encoding_size, stack, to_unit_range
+from veduta.data.fit import LongerSide, Padded, Pixels, Size, encoding_size, stack, unit_range
 from veduta.ops.arrays import Array, exp_, float32, interpolate, like, log_, mirrored, softmax, zeros_like
 from veduta.tasks import Task
 
@@ -38,7 +38,7 @@ class DeepLab:
         return self.fit.fitted(size)
 
     def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
-        batch = to_unit_range(stack([self.fit(image) for image in images]))
+        batch = unit_range(stack([self.fit(image) for image in images]))
         maps = (probabilities for scale in self.scales for probabilities in self._at(scale, backend, batch))
         logits = log_(sum(maps) / (len(self.scales) * (1 + self.mirrored)))
         for i, image in enumerate(images):
@@ -101,7 +101,7 @@ class Encoding:
 
     def __call__(self, backend: Backend, task: Task, images: Sequence[Pixels]) -> Iterator[dict[str, Array]]:
         for image in images:
-            x = to_unit_range(stack([image]))
+            x = unit_range(stack([image]))
             height, width = x.shape[-2:]
             total: Array = 0
             for scale in self.scales:

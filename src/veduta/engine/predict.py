@@ -24,9 +24,8 @@ from veduta.engine.progress import ProgressLine
 from veduta.errors import Unreadable
 from veduta.files import check_new_folder, replacing, write_text
 from veduta.labels import LabelMap
-from veduta.tasks.prediction import Prediction
+from veduta.tasks.prediction import MOST_CLASSES, Prediction
 
-MOST_CLASSES = 5  # of a whole image that are named
 THREADS = min(8, max(2, (os.cpu_count() or 1) // 2))  # that read beside the network, and as many that write
 
 

@@ -72,8 +72,14 @@ class Predictor:
             return [prediction for part in outputs for prediction in self.read(part)]
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """As a Source: of samples of one shown size."""
-        return self([sample.image for sample in samples])
+        """As a Source: of samples of one shown size, as many at once as an exported file takes."""
+        exported = self.backend.info.exported
+        most = (exported.images[0] if exported else None) or len(samples)
+        return [
+            prediction
+            for first in range(0, len(samples), most)
+            for prediction in self([sample.image for sample in samples[first : first + most]])
+        ]
 
     @property
     def by_bands(self) -> bool:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from torch import nn
 
+from veduta.backends.onnx import open_session
 from veduta.config import Recipe
 from veduta.engine.offline import usual_size
 from veduta.errors import RunStopped
@@ -105,6 +105,6 @@ def _compare(proven: onnx.ModelProto, adapted: onnx.ModelProto) -> None:
 
 
 def _outputs(model: onnx.ModelProto, images: Array) -> dict[str, Array]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString())
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: images}), strict=True))

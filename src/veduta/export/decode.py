@@ -16,8 +16,7 @@ from veduta.ops.detections import (
     SIZE_VARIANCE,
     SUPPRESSING_IOU,
 )
-
-TOP_CLASSES = 5
+from veduta.tasks.prediction import MOST_CLASSES
 
 CLASSIFY = """
 decode (float[{batch}, {classes}] class_logits)
@@ -137,14 +136,14 @@ def add_decoding(proto: onnx.ModelProto, task: TaskName) -> onnx.ModelProto:
     """The graph of a network's raw outputs -> one whose outputs are decoded.
 
     classify: class_scores (N, C) float32, the soft-max; top_classes (N, k) int64 and top_scores (N, k) float32, the
-    TOP_CLASSES best. segment: mask (N, H, W) uint8 train ids. detect_segment: boxes (N, KEPT_PER_IMAGE, 4) float32 xyxy
-    pixels of the image, best first; box_classes (N, KEPT_PER_IMAGE) int64 and box_scores, float32; box_counts (N,)
+    MOST_CLASSES best. segment: mask (N, H, W) uint8 train ids. detect_segment: boxes (N, KEPT_PER_IMAGE, 4) float32
+    xyxy pixels of the image, best first; box_classes (N, KEPT_PER_IMAGE) int64 and box_scores, float32; box_counts (N,)
     int64, how many of the rows were found, the others are 0; and mask.
     """
     shapes = {value.name: value.type.tensor_type.shape.dim for value in proto.graph.output}
     if task == "classify":
         batch, classes = shapes["class_logits"]
-        top = min(TOP_CLASSES, classes.dim_value)
+        top = min(MOST_CLASSES, classes.dim_value)
         text = CLASSIFY.format(batch=_length(batch, "N"), classes=classes.dim_value, top=top)
     else:
         batch, classes, height, width = shapes["mask_logits"]

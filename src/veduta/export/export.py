@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from veduta.backends import open_model
-from veduta.backends.probes import Probe, departures, make_probes, probes_path, save_probes
+from veduta.backends.probes import Probe, departures, make_probes, probes_path, read_probes, save_probes
 from veduta.backends.runtime import exported_of
 from veduta.backends.torch import TorchBackend
 from veduta.data.fit import Pixels
@@ -22,7 +22,7 @@ from veduta.errors import RunStopped
 from veduta.export import TARGETS, Graph
 from veduta.export.candidates import candidates
 from veduta.export.proof import prove
-from veduta.export.request import Labelled, Request, files_of
+from veduta.export.request import Labelled, Request, check_request, files_of
 from veduta.export.scores import Scored, score
 from veduta.export.table import first_broken, headline, table, to_rows
 from veduta.files import sync_folder
@@ -105,7 +105,7 @@ def export(reference: TorchBackend, request: Request, line: ProgressLine, *, dat
         proven = dataclasses.replace(exported_of(info), bounds=bounds, proof=proof, probes_sha256=sha256)
         info = target.write(graph, dataclasses.replace(info, exported=proven), path)
         finished = open_model(path, device="cpu", backend=target.format)
-        _refuse_broken(tuple(departures(finished, probes)), bounds, request)
+        _refuse_broken(tuple(departures(finished, read_probes(path, proven))), bounds, request)
         size = sum(file.stat().st_size for file in folder.iterdir() if file != probes_path(path))
         _publish(request, info, path)
     return Report(
@@ -197,6 +197,7 @@ def _refuse_broken(found: Sequence[Departure], bounds: Bounds, request: Request)
 def _publish(request: Request, info: ModelInfo, path: Path) -> None:
     """Give what lies in the workshop its name."""
     bundle, out = TARGETS[request.target].bundle, request.out
+    check_request(request)  # once more: another export may have written it meanwhile
     if bundle is None:
         for file in files_of(request):
             (path.parent / file.name).replace(file)

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime import InferenceSession, SessionOptions
 
-from veduta.backends.runtime import IMAGES, unit_range
+from veduta.backends.onnx import open_session
+from veduta.backends.runtime import IMAGES
+from veduta.data.fit import unit_range
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -23,7 +24,6 @@ Ranges = Mapping[str, tuple[float, float]]  # by tensor: the lowest and the high
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "Clip")  # runtimes compute them together with the layer before
 _ROOM = 2**30  # whole numbers of a bias stay below: with what is summed up on top they have to fit into 32 bits
-_ONLY_ERRORS = 3  # of ONNX Runtime's levels of what it writes to stderr
 
 
 def layers(proto: onnx.ModelProto) -> list[str]:
@@ -62,7 +62,7 @@ def find_ranges(proto: onnx.ModelProto, images: Sequence[NDArray[np.uint8]], pro
         for kind in ("Min", "Max"):
             watched.graph.node.append(helper.make_node(f"Reduce{kind}", [name], [f"{name} {kind}"], keepdims=0))
             watched.graph.output.append(helper.make_tensor_value_info(f"{name} {kind}", TensorProto.FLOAT, []))
-    session = open_session(watched)
+    session = open_session(watched.SerializeToString())
     extremes = np.zeros((len(names), 2))
     for done, batch in enumerate(images, start=1):
         seen = np.array(run(session, batch)).reshape(-1, 2)
@@ -123,13 +123,7 @@ def scale_and_zero(low: float, high: float) -> tuple[float, int]:
     return scale, round(-low / scale)
 
 
-def open_session(proto: onnx.ModelProto) -> InferenceSession:
-    options = SessionOptions()
-    options.log_severity_level = _ONLY_ERRORS
-    return InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def run(session: InferenceSession, images: NDArray[np.uint8]) -> list[Array]:
+def run(session: Any, images: NDArray[np.uint8]) -> list[Array]:
     """The outputs for images (N, 3, H, W)."""
     outputs: list[Array] = session.run(None, {IMAGES: unit_range(images)})
     return outputs

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from veduta.backends.openvino_file import weights_path
 from veduta.backends.probes import probes_path
 from veduta.data.sample import SampleDataset
 from veduta.engine.changes import check_changes
@@ -71,5 +72,5 @@ def check_request(request: Request) -> None:
 def files_of(request: Request) -> list[Path]:
     """The files that are written, in the order in which they get their names: the one that is opened comes last."""
     out = request.out
-    weights = [out.with_suffix(".bin")] if TARGETS[request.target].format == "openvino" else []
+    weights = [weights_path(out)] if TARGETS[request.target].format == "openvino" else []
     return [probes_path(out), *weights, out]

@@ -1,5 +1,6 @@
 """Sensitivity: which layers lose most in int8, by measurement; files that keep more and more of them in float."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,8 +8,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from veduta.backends.onnx import open_session
 from veduta.engine.progress import ProgressLine
-from veduta.export.int8 import Array, find_ranges, layers, open_session, quantize, run
+from veduta.export.int8 import Array, find_ranges, layers, quantize, run
 from veduta.model_info import Bounds, Departure
 
 MOST_GROUPS = 12  # of layers that follow each other, and so of measurements
@@ -76,18 +78,19 @@ def measured_bounds(found: Sequence[Departure]) -> Bounds:
     says whether that matters. These say that the file still does what was scored. Its outputs on the machine that made
     it are no measure: processors without instructions for int8 round sums elsewhere and, before AVX512-VNNI, saturate
     them at 16 bits; the margin allows for the rounding, and not for the saturation, which costs score. A box that
-    one side alone has makes box_shift infinite: then boxes are held by their logits and deltas only.
+    one side alone has makes box_shift infinite: then boxes are held by their logits and deltas only. An output that is
+    missing or no number stays beyond every bound.
     """
     agreements = [each.agreement for each in found if each.agreement is not None]
     shifts = [each.box_shift for each in found if each.box_shift is not None]
     least = Bounds()
     return Bounds(
-        largest=max([least.largest, *(MARGIN * each.largest for each in found)]),
+        largest=max([least.largest, *(MARGIN * each.largest for each in found if math.isfinite(each.largest))]),
         agreement=max(0.0, min([least.agreement, *(1 - MARGIN * (1 - agreement) for agreement in agreements)])),
         box_shift=max([least.box_shift, *(MARGIN * shift for shift in shifts)]),
     )
 
 
 def _outputs(proto: onnx.ModelProto, images: Sequence[NDArray[np.uint8]]) -> list[list[Array]]:
-    session = open_session(proto)
+    session = open_session(proto.SerializeToString())
     return [run(session, batch) for batch in images]

@@ -56,10 +56,10 @@ def suppress(
     classes, alive = np.arange(len(boxes)), alive.copy()
     places, counts = [np.zeros((len(boxes), 0), np.int64)], [np.zeros((len(boxes), 0), np.bool_)]
     for _ in range(limit):
+        if not alive.any():  # also where there are no boxes at all
+            break
         first = alive.argmax(axis=1)
         there = alive[classes, first]
-        if not there.any():
-            break
         places.append(first[:, None])
         counts.append(there[:, None])
         box = corners[:, classes, first, None]

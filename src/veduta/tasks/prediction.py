@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from veduta.labels import IGNORE_INDEX, LabelMap
 
 OPACITY = 0.6  # of class colours over the photo
+MOST_CLASSES = 5  # of a whole image that are named, best first
 DRAWN = 0.5  # score from which a box is drawn
 CONFIDENCE_STEP = 4  # a mask's confidence is kept of every fourth pixel of every fourth row
 
