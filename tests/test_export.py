@@ -130,7 +130,9 @@ def test_int8_is_refused_by_its_score_and_says_which_layers_it_keeps(
     monkeypatch.setattr(Scored, "broken", lambda self, max_drop: "too low")
     with pytest.raises(BrokenExport, match="c.onnx is not written: too low"):
         run(network, tmp_path / "c.onnx", data=data, int8=True, shape=size)
-    with pytest.raises(ValueError, match="takes images of any x 3 x 48 x 64, got 1 x 3 x 24 x 32"):
+    with pytest.raises(
+        ValueError, match="is shown to the network as 24 x 32 by protocol .whole., and the file is to take 48 x 64"
+    ):
         run(network, tmp_path / "c.onnx", data=data, int8=True)
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.onnx", "a.probes.npz", "b.onnx", "b.probes.npz"]
 
@@ -227,7 +229,10 @@ def test_a_score_that_differs_is_refused_and_nothing_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_command_that_is_killed_leaves_no_file_of_the_name(network: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_ended_leaves_no_file_of_the_name(
+    number: signal.Signals, network: Path, tmp_path: Path
+) -> None:
     code = (
         "import sys, time; from veduta.export import export as steps\n"
         "def hang(*a, **k):\n    print('proving', flush=True); time.sleep(60)\n"
@@ -237,11 +242,31 @@ def test_a_command_that_is_killed_leaves_no_file_of_the_name(network: Path, tmp_
     command = [sys.executable, "-c", code, "export", str(network), "--to", "onnx", "--out", str(tmp_path / "a.onnx")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "proving\n"
-        process.send_signal(signal.SIGKILL)
-    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+        process.send_signal(number)
+    left = [path.name for path in tmp_path.iterdir()]
+    if number == signal.SIGKILL:
+        assert all(name.startswith(".") for name in left)
+    else:
+        assert not left and process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
 
 
 # Mistakes
+
+
+def test_what_does_not_go_together_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = write_network(tmp_path / "tiny.safetensors")
+    monkeypatch.setattr("veduta.export.export.candidates", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match="protocol 'mirrored' averages them over views of an image. Leave --full out"):
+        run(network, tmp_path / "a.onnx", full=True, changes=("protocol=mirrored",))
+    settings = dataclasses.replace(
+        find_recipe("demo").data, dataset="folder", root=str(write_folder(tmp_path / "data"))
+    )
+    data = Labelled(name="folder", split="val", samples=open_dataset(settings, "val"), batch_size=2)
+    with pytest.raises(ValueError, match=r"is shown to the network as 24 x 32 .* is to take 48 x 64 alone"):
+        run(network, tmp_path / "a.onnx", data=data)
+    scenes = Labelled(name="scenes", split="val", samples=open_dataset(find_recipe("demo").data, "val"), batch_size=2)
+    with pytest.raises(ValueError, match="They must be the same, in order"):
+        run(network, tmp_path / "a.onnx", data=scenes)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(mode)  # some writers make files that nobody else can read
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # such as a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

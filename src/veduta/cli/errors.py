@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from veduta.errors import BadPrediction, RunStopped, Unreadable
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, INTERRUPTED, TOLD_TO_END = 1, 2, 130, 143
 
 EXTRAS = {  # packages that an install may be without, by the names that are imported -> for people, the extra it is in
     "torch": ("PyTorch", "train"),
@@ -21,6 +23,24 @@ EXTRAS = {  # packages that an install may be without, by the names that are imp
     "onnxruntime": ("ONNX Runtime", "runtime"),
     "openvino": ("OpenVINO", "openvino"),
 }
+
+
+class _ToldToEnd(KeyboardInterrupt):
+    """SIGTERM, which would else leave temporary files."""
+
+
+@contextlib.contextmanager
+def ends_clean() -> Iterator[None]:
+    """Inside, SIGTERM ends the work as Ctrl-C does: what was begun is taken away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _ToldToEnd
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -48,6 +68,8 @@ def errors_for_people() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         stop(f"{error} Is the memory full? Fewer data.workers take less of it.", FAILED)  # torch raises it anywhere
+    except _ToldToEnd:
+        stop("told to end. Nothing is left of what was begun.", TOLD_TO_END)
     except KeyboardInterrupt:
         stop(
             "interrupted. Files that were finished before stay as they are; the rest of the work is lost.", INTERRUPTED

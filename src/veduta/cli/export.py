@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from veduta.cli.chosen_data import open_data
-from veduta.cli.errors import FAILED, errors_for_people, refuse_ranks, stop
+from veduta.cli.errors import FAILED, ends_clean, errors_for_people, refuse_ranks, stop
 from veduta.cli.options import DataOption, SetOption
 
 app = typer.Typer()
@@ -33,8 +33,8 @@ def export(
         str | None, typer.Option(help="A name of `veduta list data`, where it is not that of the model.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0, help="With --int8: points by which the first score may be lower.")
-    ] = 1.0,
+        float | None, typer.Option(min=0, help="With --int8: points by which a score may be lower; 1.0.")
+    ] = None,
     set_: SetOption = [],  # noqa: B006
     json: Annotated[Path | None, typer.Option(help="Write every figure into this file.")] = None,
 ) -> None:
@@ -42,7 +42,7 @@ def export(
 
     With --data also on images of a split, and by the score of both on all of it.
     """
-    with errors_for_people():
+    with errors_for_people(), ends_clean():
         from veduta.config import nearest
         from veduta.export import TARGETS
         from veduta.files import check_new_file, write_text
@@ -55,6 +55,8 @@ def export(
         if data is None and (split is not None or dataset is not None or int8):
             option = "--int8" if int8 else "--split" if split is not None else "--dataset"
             raise ValueError(f"{option} needs images. Add --data PATH.")
+        if max_drop is not None and not int8:
+            raise ValueError("--max-drop goes with --int8: in float no score may change. Leave it out.")
         if data is not None and batch not in (None, 1):
             raise ValueError(
                 f"--batch {batch} with --data: images of a split are also shown one by one, and the file would take "
@@ -62,9 +64,17 @@ def export(
             )
         shape = (batch, 3, *_read_size(size))
 
-        from veduta.export.request import Request, check_request
+        from veduta.export.request import MAX_DROP, Request, check_request
 
-        request = Request(target=to, out=out, full=full, int8=int8, shape=shape, changes=tuple(set_), max_drop=max_drop)
+        request = Request(
+            target=to,
+            out=out,
+            full=full,
+            int8=int8,
+            shape=shape,
+            changes=tuple(set_),
+            max_drop=MAX_DROP if max_drop is None else max_drop,
+        )
         check_request(request)
 
         from veduta.engine.environment import environment

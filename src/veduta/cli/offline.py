@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from veduta.cli.chosen_data import open_data
-from veduta.cli.errors import errors_for_people
+from veduta.cli.errors import ends_clean, errors_for_people
 from veduta.cli.options import DataOption, SetOption
 
 app = typer.Typer(help="Inference in another runtime: its inputs; `veduta score` reads its outputs.")
@@ -41,8 +41,9 @@ def prepare(
     set_: SetOption = [],  # noqa: B006
 ) -> None:
     """Write the images of a split as raw .bin files, as the recipe's protocol shows them to the network."""
-    with errors_for_people():
+    with errors_for_people(), ends_clean():
         from veduta.backends import open_model
+        from veduta.engine.evaluate import check_classes
         from veduta.engine.offline import Form, form_for
         from veduta.engine.offline import prepare as run
         from veduta.engine.progress import ProgressLine
@@ -50,8 +51,14 @@ def prepare(
 
         check_new_folder(out)
         info = open_model(model, device="cpu", changes=set_).info
+        if info.exported is not None and info.exported.full:
+            raise ValueError(
+                f"{model} was exported with --full and gives predictions; `veduta score` reads what a network gives "
+                "before that. Export the model without --full."
+            )
         form = form_for(info, Form(dtype=dtype, layout=layout, size=_size(size)))
         settings, split, samples = open_data(info.recipe.data, data, split, dataset=dataset, changes=set_)
+        check_classes(info.labels, samples)
         done = run(info, samples, out, form=form, data=settings.dataset, split=split, line=ProgressLine())
         shape = "sizes of their own" if form.size is None else f"{form.size[0]} x {form.size[1]} (height x width)"
         mirrored = " and their mirror images" if done.mirrored else ""
@@ -59,7 +66,8 @@ def prepare(
             f"{done.images:,} images{mirrored} in {out}: {form.dtype} {form.layout}, {shape}, {done.bytes[0]:,} bytes"
             f"{' at most' if form.size is None else ' each'}, {done.bytes[1]:,} in all"
         )
-        arguments = ["--model", str(model), *(["--data", str(data)] if data else []), "--split", split]
+        arguments = ["--model", str(model), *(["--data", str(data)] if data else [])]
+        arguments += ["--dataset", settings.dataset, "--split", split]
         arguments += [part for change in set_ for part in ("--set", change)]
         print(f"their outputs: veduta score OUTPUTS {shlex.join(arguments)}")
 

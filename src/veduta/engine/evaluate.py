@@ -17,6 +17,7 @@ from veduta.data.stored import Stored
 from veduta.engine.counting import Progress, Share, count_share, goodness
 from veduta.engine.kept_counts import kept_in, open_folder
 from veduta.engine.sources import Source
+from veduta.labels import LabelMap
 from veduta.ranks import gathered, on_first, rank, said_once, share_of_rank, wait_for_all, world_size
 from veduta.tasks.bootstrap import interval
 from veduta.tasks.evaluation import Evaluation, Example, ImageScore
@@ -52,7 +53,7 @@ def evaluate(
     Raises ValueError where the data's classes are not the model's, where a sample has nothing to compare with, or
     where the folder holds other counts.
     """
-    on_first(lambda: check_classes(source, dataset))
+    on_first(lambda: check_classes(source.labels, dataset))
     rules = dataclasses.replace(source.rules, full=full)
     indices = share_of_rank(len(dataset), rank(), world_size())
     share = Share(source.task.metric(rules), indices.start)
@@ -109,9 +110,8 @@ def evaluate(
     )
 
 
-def check_classes(source: Source, dataset: SampleDataset) -> None:
-    """Raises ValueError where the data's classes are not the model's."""
-    labels = source.labels
+def check_classes(labels: LabelMap, dataset: SampleDataset) -> None:
+    """Raises ValueError where the data's classes are not the model's, which are `labels`."""
     if dataset.labels.names != labels.names:
         raise ValueError(
             f"the model knows {labels.num_classes} classes ({', '.join(labels.names)}), the data "

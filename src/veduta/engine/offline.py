@@ -149,7 +149,7 @@ def prepare(
             path.parent.mkdir(parents=True, exist_ok=True)
             files = {path: image} | ({_of_mirror(path): image[:, ::-1]} if mirrored else {})
             for file, pixels in files.items():
-                np.ascontiguousarray(form.values(pixels)).tofile(file)
+                file.write_bytes(form.values(pixels).tobytes())  # tofile would not say why a disk takes no more
                 largest, total = max(largest, file.stat().st_size), total + file.stat().st_size
             written = [file.relative_to(folder).as_posix() for file in files]
             rows.append(_row(read, written, shown, info.labels))

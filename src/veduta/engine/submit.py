@@ -162,7 +162,7 @@ class MaskForm(Form):
 
 def require_source(source: Source, form: Form) -> None:
     """Raises ValueError where a source does not predict the classes, or what of them, that a form wants."""
-    check_classes(source, form.dataset)
+    check_classes(source.labels, form.dataset)
     if source.task.truth not in (form.wants, "boxes"):  # what finds boxes paints masks, too
         what = {"mask": "masks", "boxes": "boxes"}[form.wants]
         raise ValueError(

@@ -61,6 +61,7 @@ def write_ascend(model: Path, info: ModelInfo, folder: Path) -> None:
     proven = onnx.load(model, load_external_data=False)
     adapted = for_atc(proven, info.recipe.task)
     _compare(proven, adapted)
+    del adapted.metadata_props[:]  # they are those of the proven file, which it is no more
     onnx.save(adapted, folder / FOR_ATC)
     (images,) = adapted.graph.input
     _, _, height, width = (dim.dim_value for dim in images.type.tensor_type.shape.dim)

@@ -13,11 +13,14 @@ from typing import Any
 
 from veduta.backends import open_model
 from veduta.backends.probes import Probe, departures, make_probes, probes_path, read_probes, save_probes
-from veduta.backends.runtime import exported_of
+from veduta.backends.runtime import exported_of, shape_words
 from veduta.backends.torch import TorchBackend
 from veduta.data.fit import Pixels
 from veduta.engine.compare_outputs import spread
+from veduta.engine.evaluate import check_classes
+from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
+from veduta.engine.protocols import averages_logits
 from veduta.errors import RunStopped
 from veduta.export import TARGETS, Graph
 from veduta.export.candidates import candidates
@@ -27,6 +30,7 @@ from veduta.export.scores import Scored, score
 from veduta.export.table import first_broken, headline, table, to_rows
 from veduta.files import sync_folder
 from veduta.model_info import Bounds, Departure, Exported, ModelInfo, find_model
+from veduta.tasks.evaluation import Evaluation
 
 WEIGHTS = ".safetensors"
 
@@ -95,6 +99,7 @@ def export(reference: TorchBackend, request: Request, line: ProgressLine, *, dat
     OSError for mistakes. Then nothing is left.
     """
     started, target = time.perf_counter(), TARGETS[request.target]
+    _check_together(reference, request, data)
     with _workshop(request.out) as folder:
         path = folder / (request.out.name if target.ending else "model.onnx")
         graph, info, proof, scored = _proven(reference, request, line, data, path)
@@ -118,6 +123,27 @@ def export(reference: TorchBackend, request: Request, line: ProgressLine, *, dat
     )
 
 
+def _check_together(reference: TorchBackend, request: Request, data: Labelled | None) -> None:
+    """Raises ValueError where the network, the request and the data do not go together."""
+    predictor, recipe = Predictor(reference), reference.info.recipe
+    if request.full and averages_logits(predictor.show):
+        raise ValueError(
+            f"--full: the file is to decode its logits itself, and protocol '{recipe.protocol}' averages them over "
+            "views of an image. Leave --full out, or add --set protocol=whole."
+        )
+    if data is None:
+        return
+    check_classes(reference.info.labels, data.samples)
+    first = data.samples[0]
+    shown = predictor.shown_size(first.image)
+    asked = TARGETS[request.target].shape(reference.model, recipe, request.shape)[2:]
+    if not predictor.by_bands and any(length not in (None, own) for length, own in zip(asked, shown, strict=True)):
+        raise ValueError(
+            f"{first.name} is shown to the network as {shown[0]} x {shown[1]} by protocol '{recipe.protocol}', and the "
+            f"file is to take {shape_words(asked)} alone (height x width). Leave --size out, or give one that fits."
+        )
+
+
 def _proven(
     reference: TorchBackend, request: Request, line: ProgressLine, data: Labelled | None, path: Path
 ) -> tuple[Graph, ModelInfo, tuple[Departure, ...], Scored | None]:
@@ -126,7 +152,8 @@ def _proven(
     It is written to `path`. With its info, its proof and its score. Raises BrokenExport where there is none.
     """
     target, photos = TARGETS[request.target], [] if data is None else list(_photos(data))
-    network, scored, why = None, None, ""
+    network: Evaluation | None = None
+    refused: list[tuple[Scored, str]] = []
     for graph in candidates(reference, request, line, None if data is None else data.calibration):
         line.update(f"writing {request.out.name}")
         info = target.write(graph, dataclasses.replace(reference.info, exported=_first_words(request, graph)), path)
@@ -135,13 +162,14 @@ def _proven(
         _refuse_broken(proof, _bounds(proof, request), request)
         if data is None:
             return graph, info, proof, None
-        network = network or score("network", reference, data, line, whole=request.full)
-        scored = Scored(network, score("exported file", fresh, data, line, whole=request.full))
+        network = network or score("network", reference, data, line)
+        scored = Scored(network, score("exported file", fresh, data, line))
         why = scored.broken(request.max_drop if request.int8 else None)
         if not why:
             return graph, info, proof, scored
         line.say(why)
-    assert scored is not None
+        refused.append((scored, why))
+    scored, why = max(refused, key=lambda each: min(each[0].points().values()))
     raise BrokenExport(f"{request.out} is not written: {why}.\n\n{scored.table()}")
 
 

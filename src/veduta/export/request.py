@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from veduta.export.trace import Shape
 
 
+MAX_DROP = 1.0  # points of 100
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
     """A split of a data set, on which the network and the file are scored. calibration: another one, for int8."""
@@ -40,7 +43,7 @@ class Request:
     int8: bool = False
     shape: "Shape" = (None, 3, None, None)
     changes: tuple[str, ...] = ()
-    max_drop: float = 1.0
+    max_drop: float = MAX_DROP
 
 
 def check_request(request: Request) -> None:

@@ -8,7 +8,6 @@ from veduta.engine.evaluate import evaluate
 from veduta.engine.predictor import Predictor
 from veduta.engine.progress import ProgressLine
 from veduta.export.request import Labelled
-from veduta.export.shown import shown_whole
 from veduta.tasks.evaluation import WORDS, Evaluation, or_null, percent
 
 SAME = 0.01  # points (of 100) that scores in fp32 may be apart
@@ -66,13 +65,10 @@ class Scored:
         }
 
 
-def score(what: str, backend: Backend, data: Labelled, line: ProgressLine, *, whole: bool) -> Evaluation:
-    """By the protocol of the recipe, or shown whole: what a file does that decodes its outputs itself.
-
-    Raises ValueError where the data does not fit the model.
-    """
+def score(what: str, backend: Backend, data: Labelled, line: ProgressLine) -> Evaluation:
+    """By the protocol of the recipe."""
     return evaluate(
-        shown_whole(backend) if whole else Predictor(backend),
+        Predictor(backend),
         data.samples,
         name=data.name,
         split=data.split,

@@ -39,6 +39,10 @@ class Verified:
 
 def runtimes_of(path: Path, named: str | None) -> list[str]:
     """The runtime that is named, or all that are installed and open such files. Raises ValueError where none is."""
+    if path.is_dir():
+        inside = next((file for file in sorted(path.rglob("model.onnx"))), None)
+        hint = f" In it lies {inside}." if inside else ""
+        raise IsADirectoryError(f"{path} is a folder. Give a file of `veduta export`.{hint}")
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found. Expected a file of `veduta export`.")
     if path.suffix == WEIGHTS or path.suffix not in BACKENDS:
