@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,13 +34,14 @@ from veduta.recipes import find_recipe
 SMALL: Shape = (None, 3, 48, 64)  # fewer cases than of open sizes
 
 
-def write_network(path: Path, model: str = "deeplabv3plus_tiny", task: str = "segment") -> Path:
+def write_network(path: Path, model: str = "deeplabv3plus_tiny", task: str = "segment", **fields: Any) -> Path:
     recipe = dataclasses.replace(
         find_recipe("demo"),
         model=model,
         model_options={},
         task=task,  # type: ignore[arg-type]
         protocol="whole",
+        **fields,
     )
     info = ModelInfo(recipe=recipe, labels=TINY, step=3)
     save_model(path, lively(model, TINY.num_classes).state_dict(), info)
@@ -248,6 +250,11 @@ def test_a_command_that_is_ended_leaves_no_file_of_the_name(
         assert all(name.startswith(".") for name in left)
     else:
         assert not left and process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+
+
+def test_a_network_that_was_trained_in_half_precision_is_exported_in_float(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "half.safetensors", precision="fp16", loss_scale=1024.0)
+    assert open_reference(path, []).info.recipe.precision == "fp32"
 
 
 # Mistakes

@@ -87,7 +87,7 @@ def open_reference(model: Path, changes: Sequence[str]) -> TorchBackend:
         raise ValueError(
             f"{path}: an exported file is not exported again. Give the run folder or the {WEIGHTS} that it was made of."
         )
-    backend = open_model(path, device="cpu", changes=[*changes, "precision=fp32"])
+    backend = open_model(path, device="cpu", changes=[*changes, "loss_scale=0", "precision=fp32"])
     assert isinstance(backend, TorchBackend)
     return backend
 
