@@ -14,8 +14,8 @@ from veduta.backends import Backend
 from veduta.backends.torch import TorchBackend
 from veduta.data.label_maps import VOC
 from veduta.export.onnx import save_onnx, to_onnx
-from veduta.export.trace import OF_TRAINING, Shape, trace
-from veduta.model_info import ModelInfo
+from veduta.export.trace import Shape, trace
+from veduta.model_info import OF_TRAINING, ModelInfo
 from veduta.models import build_model
 from veduta.recipes import find_recipe
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exports import info_of
 from model_files import random_backend
 from numpy.typing import NDArray
 from stub_backend import RECIPE
 
 from veduta.backends import probes
-from veduta.backends.departures import Expected, as_arrays, broken, measured
+from veduta.backends.departures import Expected, as_arrays, broken, measured, outputs_of
 from veduta.backends.probes import Probe, departures, make_probes, probes_path, read_probes, save_probes, shapes_within
 from veduta.data.label_maps import numbered
 from veduta.model_info import Bounds, Departure, Exported
@@ -84,6 +85,13 @@ def test_where_two_classes_are_as_good_as_equal_rounding_decides_and_nobody_is_a
 def test_no_number_and_another_shape_are_infinitely_far(found: Array) -> None:
     departure = one(found, LOGITS)
     assert departure.largest == math.inf and broken(departure, Bounds(largest=1e9))
+
+
+def test_outputs_that_only_a_loss_reads_are_asked_of_no_exported_file() -> None:
+    info = info_of("deeplabv3plus_tiny")
+    info = dataclasses.replace(info, recipe=dataclasses.replace(info.recipe, task="segment", protocol="whole"))
+    logits = np.zeros((1, 3, 2, 2), np.float32)
+    assert list(outputs_of(info, {"mask_logits": logits, "aux_mask_logits": logits})) == ["mask_logits"]
 
 
 def test_an_output_that_is_missing_is_infinitely_far() -> None:

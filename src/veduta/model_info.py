@@ -18,6 +18,8 @@ STEP_FOLDER = re.compile(r"step-([0-9]{8,18})(\.replaced)?")
 
 STRICT = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
+OF_TRAINING = ("aux_mask_logits",)  # outputs that nothing but a loss reads; no exported file has them
+
 OpenShape = tuple[int | None, ...]  # of a tensor; None: whatever length comes
 
 

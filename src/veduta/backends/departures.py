@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veduta.config import Loss
-from veduta.model_info import Bounds, Departure, ModelInfo
+from veduta.model_info import OF_TRAINING, Bounds, Departure, ModelInfo
 from veduta.ops.arrays import numpy
 from veduta.ops.detections import KEPT_PER_IMAGE
 from veduta.tasks import TASKS
@@ -50,8 +50,8 @@ class Expected:
 
 
 def outputs_of(info: ModelInfo, outputs: Mapping[str, Any]) -> dict[str, Array]:
-    """A backend's outputs as arrays of NumPy; those of a detector with the boxes that its task finds in them."""
-    arrays = {name: numpy(value) for name, value in outputs.items()}
+    """A backend's outputs as arrays of NumPy, without OF_TRAINING; a detector's with the boxes that its task finds."""
+    arrays = {name: numpy(value) for name, value in outputs.items() if name not in OF_TRAINING}
     if info.recipe.task == "detect_segment" and "boxes" not in arrays:
         arrays |= _boxes_of(_predictions(info, outputs))
     return arrays

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from veduta.model_info import OF_TRAINING
+
 Shape = tuple[int | None, int, int | None, int | None]  # of images, (N, 3, H, W); None: whatever length comes
 
-OF_TRAINING = ("aux_mask_logits",)  # outputs that nothing but a loss reads
 
 # Example lengths of what is open: not 1, which would be taken for a constant, and no two the same.
 _EXAMPLE = (2, 3, 224, 288)
