@@ -236,7 +236,8 @@ def test_a_command_that_is_ended_leaves_no_file_of_the_name(
     number: signal.Signals, network: Path, tmp_path: Path
 ) -> None:
     code = (
-        "import sys, time; from veduta.export import export as steps\n"
+        "import signal, sys, time; from veduta.export import export as steps\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored\n"
         "def hang(*a, **k):\n    print('proving', flush=True); time.sleep(60)\n"
         "steps.prove = hang\n"
         "from veduta.cli.export import app; app()"
