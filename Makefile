@@ -13,12 +13,11 @@ test: .venv/ready
 	$(BIN)/mypy
 	$(MAKE) --no-print-directory --jobs 2 test-a-g test-h-z
 
-# Two halves side by side, of one thread each: most tests are of one thread anyway. OpenVINO gets a process of its own.
+# Two halves side by side, of one thread each: most tests are of one thread anyway.
 test-a-g:
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_[a-g]*.py
 test-h-z:
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_openvino.py
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_[h-z]*.py --ignore=tests/test_openvino.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_[h-z]*.py
 
 lint: .venv/ready
 	$(BIN)/ruff check --fix

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from veduta.backends.openvino import load_openvino, mend
+from veduta.backends.openvino import load_openvino, mend, open_core
 from veduta.config import TaskName
 from veduta.export.decode import add_decoding
 from veduta.ops.boxes import detect
@@ -48,7 +48,7 @@ def runner(network: bytes, runtime: str) -> Callable[..., dict[str, NDArray[Any]
         names = [output.name for output in session.get_outputs()]
         inputs = [each.name for each in session.get_inputs()]
         return lambda *arrays: dict(zip(names, session.run(None, dict(zip(inputs, arrays, strict=True))), strict=True))
-    core = load_openvino(Path("network")).Core()
+    core = open_core(load_openvino(Path("network")))
     model = core.read_model(network)
     mend(model)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

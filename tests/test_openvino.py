@@ -134,6 +134,24 @@ def test_protocols_that_average_logits_refuse_a_file_that_decodes(protocol: Prot
         Predictor(backend)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_signals_are_handled_after_several_files_were_opened_and_closed(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_openvino
+path = test_openvino.write_small(Path({str(tmp_path)!r}) / "small.xml")
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first, second = test_openvino.open_model(path), test_openvino.open_model(path)
+del first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_neither_writing_nor_opening_a_file_reaches_for_the_network_or_loads_telemetry(tmp_path: Path) -> None:
     program = f"""
 import os, sys

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,8 +74,7 @@ def open_openvino(path: Path, *, device: str, changes: Sequence[str]) -> OpenVin
     else:
         network, weights, info = read_pair(path)
     info = with_changes(info, changes, source=path)
-    openvino = load_openvino(path)
-    core = openvino.Core()
+    core = open_core(load_openvino(path))
     try:
         model = core.read_model(network) if weights is None else core.read_model(network, weights)
         mend(model)
@@ -106,6 +106,16 @@ def load_openvino(path: Path) -> ModuleType:
     except ImportError as error:
         raise ValueError(f"{path}: needs OpenVINO: pip install 'veduta[openvino]'.") from error
     return openvino
+
+
+@cache
+def open_core(openvino: ModuleType) -> Any:
+    """The one core of this process.
+
+    The plug-in of each core lays a stack of its own beneath the handlers of signals, and the one before back when it
+    goes. Of two, the one that goes first takes away what the other one lays back: the next signal ends the process.
+    """
+    return openvino.Core()
 
 
 def mend(model: Any) -> None:
