@@ -52,7 +52,8 @@ class OpenVinoBackend:
                 f"OpenVINO failed on images of {shape_words(images.shape)} ({_last_line(error)}). Try smaller batches "
                 "or other images."
             ) from error
-        return {name: request.get_output_tensor(place).data for place, name in enumerate(exported_of(self.info).outputs)}
+        names = exported_of(self.info).outputs
+        return {name: request.get_output_tensor(place).data for place, name in enumerate(names)}
 
 
 def open_openvino(path: Path, *, device: str, changes: Sequence[str]) -> OpenVinoBackend:
