@@ -14,7 +14,7 @@ from model_files import write_model
 from PIL import Image
 from small_runs import small_recipe
 
-from veduta.backends.choose import installed
+from veduta.backends.runtime import installed
 from veduta.engine.bench import Bench, Point, bench
 from veduta.engine.bench_curve import draw_bench
 from veduta.engine.bench_process import peak_memory
@@ -91,7 +91,7 @@ def test_what_cannot_be_measured_is_said_beside_the_rest(files: tuple[Path, Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--size", "48"), "--size 48: expected HEIGHTxWIDTH"),
+        (("--size", "48x"), "--size 48x: expected HEIGHTxWIDTH"),
         (("--batch", "1,0"), "--batch 1,0: expected batch sizes"),
         (("--plot", "curve.pdf"), "--plot curve.pdf: the picture is a PNG"),
         (("--backend", "tensorrt"), "backend 'tensorrt' does not open it. Choose onnx or openvino."),

@@ -91,7 +91,7 @@ def test_a_choice_is_made_anew_where_what_it_depends_on_changed(
     opened: list[str] = []
     choose(file, both(file, Slow, OnnxBackend, opened))
     if changed == "versions":
-        monkeypatch.setattr("veduta.backends.choose.version", lambda package: "99.9")
+        monkeypatch.setattr("veduta.backends.runtime.version", lambda package: "99.9")
     elif changed == "threads":
         monkeypatch.setenv("OMP_NUM_THREADS", "7")
     else:

@@ -236,8 +236,8 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     assert f"veduta score OUTPUTS --model '{model}'" in done.stdout and "--set protocol=mirrored" in done.stdout
     expect_mistake(veduta("offline", "prepare", model, *options, tmp_path / "one"), "exists; nothing is overwritten")
     expect_mistake(
-        veduta("offline", "prepare", model, *options, tmp_path / "two", "--size", "5"),
-        "--size 5: expected HEIGHTxWIDTH",
+        veduta("offline", "prepare", model, *options, tmp_path / "two", "--size", "5x"),
+        "--size 5x: expected HEIGHTxWIDTH",
     )
 
 

@@ -74,6 +74,11 @@ class LabelMap:
         return tuple(c.name for c in self.classes)
 
     @property
+    def listed(self) -> str:
+        """The names, one a line, in the order of their train ids."""
+        return "".join(f"{name}\n" for name in self.names)
+
+    @property
     def palette(self) -> NDArray[np.uint8]:
         """(256, 3) uint8 RGB: row = train id; void and unused rows are black."""
         palette = np.zeros((256, 3), np.uint8)

@@ -12,6 +12,7 @@ from veduta.config import Recipe
 from veduta.labels import LabelMap
 
 IMPORT_HINT = "Checkpoints of other programs become model files by `veduta import`."
+WEIGHTS = ".safetensors"  # ending of a model file of PyTorch's network
 METADATA_KEY = "veduta"  # of a model file's metadata; its value is the ModelInfo as JSON
 BEST, MODEL = "best.safetensors", "model.safetensors"  # of a run: beside its checkpoints, and in each of them
 STEP_FOLDER = re.compile(r"step-([0-9]{8,18})(\.replaced)?")

@@ -5,14 +5,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veduta.backends.departures import broken
 from veduta.backends.probes import Probe, departures, probes_path, read_probes
-from veduta.backends.runtime import num_threads
+from veduta.backends.runtime import RUNTIMES, in_words, installed, num_threads
 from veduta.data.check.cache import Cache, cache_file, stamp
 
 if TYPE_CHECKING:
@@ -20,26 +18,8 @@ if TYPE_CHECKING:
 
     Open = Callable[[], Backend]
 
-RUNTIMES = {  # name -> package, and how people call it
-    "torch": ("torch", "PyTorch"),
-    "onnx": ("onnxruntime", "ONNX Runtime"),
-    "openvino": ("openvino", "OpenVINO"),
-}
 SECONDS = 0.5  # that each runtime is timed, at least one call
 MOST_CALLS = 9
-
-
-def installed(name: str) -> bool:
-    return find_spec(RUNTIMES[name][0]) is not None
-
-
-def in_words(name: str) -> str:
-    """A runtime with its version, such as 'ONNX Runtime 1.31.0'."""
-    package, words = RUNTIMES[name]
-    try:
-        return f"{words} {version(package)}"
-    except PackageNotFoundError:
-        return words
 
 
 def choose(path: Path, openers: Mapping[str, "Open"]) -> "Backend":

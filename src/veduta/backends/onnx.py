@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from veduta.backends.onnx_file import read_onnx
 from veduta.backends.runtime import (
     IMAGES,
+    check_cpu,
     check_images,
     check_ports,
     exported_of,
@@ -47,10 +48,7 @@ class OnnxBackend:
 
 def open_onnx(path: Path, *, device: str, changes: Sequence[str]) -> OnnxBackend:
     """Raises ValueError or FileNotFoundError: see `read_onnx`, and for files that hold other than they tell."""
-    if device not in ("auto", "cpu"):
-        raise ValueError(
-            f"{path}: ONNX Runtime runs it on the CPU, and device '{device}' was asked for. Use auto or cpu."
-        )
+    check_cpu(path, device, "ONNX Runtime")
     data, info = read_onnx(path)
     info = with_changes(info, changes, source=path)
     session = _session(data, path)

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from veduta.backends.runtime import check_contents, check_format
 from veduta.model_info import IMPORT_HINT, METADATA_KEY, ModelInfo, info_from_json
 from veduta.ops import wire
 
@@ -58,14 +59,8 @@ def read_onnx(path: Path) -> OnnxFile:
             f"`veduta export` wrote. {IMPORT_HINT}"
         )
     info = info_from_json(text, source=path)
-    if info.exported is None or info.exported.format != "onnx":
-        raise ValueError(f"{path}: its model info is not that of an ONNX file. Export the model again.")
-    found, said = hash_contents(data), info.exported.contents_sha256
-    if found != said:
-        raise ValueError(
-            f"{path}: the network hashes to {found[:12]}, the file says {said[:12]}. It is damaged or was changed; "
-            "copy it again, or export the model again."
-        )
+    check_format(info, "onnx", path)
+    check_contents(info, hash_contents(data), path)
     return OnnxFile(data, info)
 
 

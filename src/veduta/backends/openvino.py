@@ -13,6 +13,7 @@ from veduta.backends.onnx_file import read_onnx
 from veduta.backends.openvino_file import read_pair
 from veduta.backends.runtime import (
     IMAGES,
+    check_cpu,
     check_images,
     check_ports,
     exported_of,
@@ -62,8 +63,7 @@ def open_openvino(path: Path, *, device: str, changes: Sequence[str]) -> OpenVin
     Raises ValueError or FileNotFoundError: see `read_pair` and `read_onnx`, and for files that hold other than they
     tell.
     """
-    if device not in ("auto", "cpu"):
-        raise ValueError(f"{path}: OpenVINO runs it on the CPU, and device '{device}' was asked for. Use auto or cpu.")
+    check_cpu(path, device, "OpenVINO")
     weights = None
     if path.suffix == ".onnx":
         network, info = read_onnx(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
+from veduta.backends.runtime import check_format
 from veduta.model_info import METADATA_KEY, ModelInfo, info_from_json, info_to_json
 
 LARGEST_XML = 64 << 20  # bytes; that of a network of a thousand layers has one
@@ -72,11 +73,10 @@ def read_pair(path: Path) -> OpenVinoFile:
             f"{path}: is no text at byte {found[0].start() + error.start:,}. Damaged? Copy it again."
         ) from error
     info = info_from_json(text, source=path)
-    if info.exported is None or info.exported.format != "openvino":
-        raise ValueError(f"{path}: its model info is not that of a file for OpenVINO. Export the model again.")
+    exported = check_format(info, "openvino", path)
     xml = xml[: found[0].start()] + xml[found[0].end() :]
     content = _read(weights, LARGEST_WEIGHTS)
-    hashed, said = hash_pair(xml, content), info.exported.contents_sha256
+    hashed, said = hash_pair(xml, content), exported.contents_sha256
     if hashed != said:
         raise ValueError(
             f"{path}: it and {weights.name} hash to {hashed[:12]}, the file says {said[:12]}. One of the two is "

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from veduta.backends.runtime import check_contents, check_format
 from veduta.model_info import IMPORT_HINT, METADATA_KEY, ModelInfo, info_from_json
 
 INFO = f"extra/{METADATA_KEY}"
@@ -71,15 +72,9 @@ def read_program(path: Path) -> tuple[io.BytesIO, ModelInfo]:
             f"`veduta export` wrote. {IMPORT_HINT}"
         )
     info = info_from_json(_text(parts, INFO, path), source=path)
-    if info.exported is None or info.exported.format != "torch":
-        raise ValueError(f"{path}: its model info is not that of a .pt2 file. Export the model again.")
-    found, said = hash_parts(parts), info.exported.contents_sha256
-    if found != said:
-        raise ValueError(
-            f"{path}: the network hashes to {found[:12]}, the file says {said[:12]}. It is damaged or was changed; "
-            "copy it again, or export the model again."
-        )
-    _check_program(_json(parts, PROGRAM, path), tuple(info.exported.outputs), path)
+    exported = check_format(info, "torch", path)
+    check_contents(info, hash_parts(parts), path)
+    _check_program(_json(parts, PROGRAM, path), tuple(exported.outputs), path)
     for config, folder in PAYLOADS.items():
         _check_payloads(_json(parts, config, path), folder, parts, path)
     if parts[EXAMPLES]:

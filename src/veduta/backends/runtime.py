@@ -4,14 +4,40 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from veduta.config import set_fields
 from veduta.model_info import Exported, ModelInfo, OpenShape
 
+RUNTIMES = {  # name -> package, and how people call it
+    "torch": ("torch", "PyTorch"),
+    "onnx": ("onnxruntime", "ONNX Runtime"),
+    "openvino": ("openvino", "OpenVINO"),
+}
 IMAGES = "images"  # the one input of an exported network
 
 _STILL_OPEN = ("protocol", "data")  # of a recipe: how images are shown, and not what the network is
+
+
+def installed(name: str) -> bool:
+    """Whether a runtime can be imported; it is not tried."""
+    return find_spec(RUNTIMES[name][0]) is not None
+
+
+def installed_version(package: str) -> str | None:
+    """Of a package as pip names it; None where it is not installed. Nothing is imported."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def in_words(name: str) -> str:
+    """A runtime with its version, such as 'ONNX Runtime 1.31.0'."""
+    package, words = RUNTIMES[name]
+    return " ".join(filter(None, (words, installed_version(package))))
 
 
 def num_threads() -> int:
@@ -25,6 +51,29 @@ def num_threads() -> int:
 def exported_of(info: ModelInfo) -> Exported:
     assert info.exported is not None, "a file that is opened as an exported one"
     return info.exported
+
+
+def check_cpu(path: Path, device: str, runtime: str) -> None:
+    """Raises ValueError where a runtime that runs on the CPU is asked for another device."""
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"{path}: {runtime} runs it on the CPU, and device '{device}' was asked for. Use auto or cpu.")
+
+
+def check_format(info: ModelInfo, expected: str, path: Path) -> Exported:
+    """Raises ValueError where the info is that of another kind of file."""
+    if info.exported is None or info.exported.format != expected:
+        raise ValueError(f"{path}: its model info is not that of a {path.suffix} file. Export the model again.")
+    return info.exported
+
+
+def check_contents(info: ModelInfo, found: str, path: Path) -> None:
+    """Raises ValueError where the network hashes to something else than the file says."""
+    said = exported_of(info).contents_sha256
+    if found != said:
+        raise ValueError(
+            f"{path}: the network hashes to {found[:12]}, the file says {said[:12]}. It is damaged or was changed; "
+            "copy it again, or export the model again."
+        )
 
 
 def with_changes(info: ModelInfo, changes: Sequence[str], *, source: Path) -> ModelInfo:

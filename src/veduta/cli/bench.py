@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from veduta.cli.errors import FAILED, errors_for_people, stop
-from veduta.cli.options import DeviceOption
+from veduta.cli.options import DeviceOption, read_size
 
 app = typer.Typer()
 
@@ -18,7 +18,9 @@ def bench(
         list[Path], typer.Argument(help="Run folders or model files; each in every runtime it opens in.")
     ],
     backend: Annotated[str, typer.Option(help="torch, onnx or openvino; auto: all that are installed.")] = "auto",
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the images; default that of the recipe.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of the images, or N of squares; default that of the recipe.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4",
     csv: Annotated[Path | None, typer.Option(help="Write a line for each measurement into this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw images per second over the batch size: NAME.png.")] = None,
@@ -35,7 +37,7 @@ def bench(
         check_new_files({"--csv": csv, "--plot": plot, "--json": json})
         if plot is not None and plot.suffix.lower() != ".png":
             raise ValueError(f"--plot {plot}: the picture is a PNG. Give it a name that ends in .png.")
-        height_width, batch_sizes = _size(size), _batch_sizes(batch)
+        height_width, batch_sizes = read_size(size), _batch_sizes(batch)
 
         from veduta.engine.bench import bench as run
         from veduta.engine.progress import ProgressLine
@@ -54,15 +56,6 @@ def bench(
             print(f"open {plot}")
         if found.failed:
             stop("\n  ".join(["not measured:", *found.failed]), FAILED)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
-    if not match:
-        raise ValueError(f"--size {text}: expected HEIGHTxWIDTH in pixels, such as 512x1024.")
-    return int(match[1]), int(match[2])
 
 
 def _batch_sizes(text: str) -> list[int]:

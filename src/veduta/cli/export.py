@@ -8,11 +8,10 @@ import typer
 
 from veduta.cli.chosen_data import open_data
 from veduta.cli.errors import FAILED, ends_clean, errors_for_people, refuse_ranks, stop
-from veduta.cli.options import DataOption, SetOption
+from veduta.cli.options import DataOption, SetOption, read_size
 
 app = typer.Typer()
 
-MOST_SIDE = 1 << 14  # pixels
 MOST_BATCH = 1 << 10
 
 
@@ -62,7 +61,7 @@ def export(
                 f"--batch {batch} with --data: images of a split are also shown one by one, and the file would take "
                 f"{batch} at once alone. Leave out one of the two."
             )
-        shape = (batch, 3, *_read_size(size))
+        shape = (batch, 3, *(read_size(size) or (None, None)))
 
         from veduta.export.request import MAX_DROP, Request, check_request
 
@@ -137,17 +136,6 @@ def verify(
         if broken:
             stop(f"{file}: " + "\n".join(broken), FAILED)
         print(f"{file} says what its network says: {', '.join(each.runtime for each in verified)}")
-
-
-def _read_size(size: str | None) -> tuple[int | None, int | None]:
-    """Height and width; None where they stay open. Raises ValueError."""
-    if size is None:
-        return None, None
-    parts = size.lower().split("x")
-    sides = [int(part) for part in parts if part.isascii() and part.isdecimal()]
-    if len(sides) != len(parts) or len(parts) > 2 or not all(1 <= side <= MOST_SIDE for side in sides):
-        raise ValueError(f"--size {size}: expected HEIGHTxWIDTH in pixels, such as 512x1024, or N of a square.")
-    return sides[0], sides[-1]
 
 
 def _try(target: str, out: Path) -> str:

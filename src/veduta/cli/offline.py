@@ -1,6 +1,5 @@
 """`veduta offline`: what another runtime needs to run a network on the images of a split."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +8,7 @@ import typer
 
 from veduta.cli.chosen_data import open_data
 from veduta.cli.errors import ends_clean, errors_for_people
-from veduta.cli.options import DataOption, SetOption
+from veduta.cli.options import DataOption, DatasetOption, SetOption, read_size
 
 app = typer.Typer(help="Inference in another runtime: its inputs; `veduta score` reads its outputs.")
 
@@ -24,9 +23,7 @@ def prepare(
     model: Annotated[Path, typer.Argument(help="The exported file that will run, or the run folder or model file.")],
     out: Annotated[Path, typer.Option(help="The folder to make; must not exist.")],
     data: DataOption = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A name of `veduta list data`, where the folder fits several.")
-    ] = None,
+    dataset: DatasetOption = None,
     split: Annotated[str | None, typer.Option(help="Which split; the recipe's validation split.")] = None,
     dtype: Annotated[
         Literal["float32", "uint8"], typer.Option(help="float32 from 0 to 1, or uint8 from 0 to 255.")
@@ -56,7 +53,7 @@ def prepare(
                 f"{model} was exported with --full and gives predictions; `veduta score` reads what a network gives "
                 "before that. Export the model without --full."
             )
-        form = form_for(info, Form(dtype=dtype, layout=layout, size=_size(size)))
+        form = form_for(info, Form(dtype=dtype, layout=layout, size=read_size(size)))
         settings, split, samples = open_data(info.recipe.data, data, split, dataset=dataset, changes=set_)
         check_classes(info.labels, samples)
         done = run(info, samples, out, form=form, data=settings.dataset, split=split, line=ProgressLine())
@@ -70,12 +67,3 @@ def prepare(
         arguments += ["--dataset", settings.dataset, "--split", split]
         arguments += [part for change in set_ for part in ("--set", change)]
         print(f"their outputs: veduta score OUTPUTS {shlex.join(arguments)}")
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not found:
-        raise ValueError(f"--size {text}: expected HEIGHTxWIDTH, such as 513x513.")
-    return int(found[1]), int(found[2])

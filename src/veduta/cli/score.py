@@ -9,7 +9,7 @@ import typer
 
 from veduta.cli.chosen_data import find_data
 from veduta.cli.errors import FAILED, errors_for_people, stop
-from veduta.cli.options import DataOption
+from veduta.cli.options import DataOption, DatasetOption
 from veduta.cli.publish import publish
 
 app = typer.Typer()
@@ -25,9 +25,7 @@ def score(
         ),
     ],
     data: DataOption = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A name of `veduta list data`, where the folder fits several.")
-    ] = None,
+    dataset: DatasetOption = None,
     split: Annotated[str | None, typer.Option(help="Which split; val, or the only one there is.")] = None,
     ids: Annotated[
         Literal["file", "train", "colors"] | None,

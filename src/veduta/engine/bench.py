@@ -15,9 +15,9 @@ import numpy as np
 
 from veduta import __version__
 from veduta.backends import BACKENDS
-from veduta.backends.choose import RUNTIMES, cpu_name, in_words, installed
+from veduta.backends.choose import cpu_name
 from veduta.backends.openvino_file import weights_path
-from veduta.backends.runtime import num_threads
+from veduta.backends.runtime import RUNTIMES, in_words, installed, num_threads
 from veduta.engine.bench_process import Counted, Opened, Timed, Told, measure
 from veduta.engine.progress import ProgressLine
 from veduta.model_info import IMPORT_HINT, find_model

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from veduta.backends import Backend, open_model
-from veduta.backends.choose import installed
+from veduta.backends.runtime import installed
 from veduta.model_info import ModelInfo
 from veduta.ops.arrays import numpy
 

@@ -3,13 +3,13 @@
 import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 
 from veduta.data.sample import Sample, SampleDataset
+from veduta.engine.pipeline import in_threads
 from veduta.engine.predictor import MOST_PIXELS, batches_by_size
 from veduta.engine.sources import Source
 from veduta.errors import Unreadable
@@ -71,19 +71,13 @@ def read_ahead(dataset: SampleDataset, indices: Iterable[int], most: int) -> Ite
         except (ValueError, OSError) as error:
             return index, str(error)
 
-    with ThreadPoolExecutor(READERS) as pool:
-        left = iter(indices)
-        waiting: deque[Future[Read]] = deque(pool.submit(read, index) for index in islice(left, 1))
-        try:
-            while waiting:
-                found = waiting.popleft().result()
-                if isinstance(found[1], Sample):  # the next ones will be about as large
-                    depth = max(1, min(most, MOST_PIXELS // math.prod(found[1].image.shape[:2])))
-                waiting.extend(pool.submit(read, index) for index in islice(left, max(0, depth - len(waiting))))
-                yield found
-        finally:
-            for future in waiting:  # nobody wants them any more
-                future.cancel()
+    def beside(found: Read) -> int:
+        nonlocal depth
+        if isinstance(found[1], Sample):  # the next ones will be about as large
+            depth = max(1, min(most, MOST_PIXELS // math.prod(found[1].image.shape[:2])))
+        return depth
+
+    return in_threads((partial(read, index) for index in indices), READERS, beside)
 
 
 def count_share(

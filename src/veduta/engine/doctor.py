@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from veduta import __version__
-from veduta.engine.environment import installed_version
+from veduta.backends.runtime import installed_version
 
 # Packages by what they are for, each with the optional part of Veduta that brings it.
 PACKAGES = {

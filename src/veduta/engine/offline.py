@@ -155,7 +155,7 @@ def prepare(
             rows.append(_row(read, written, shown, info.labels))
             line.count("preparing", index + 1, len(dataset))
         _write_list(folder / LIST, rows)
-        write_text(folder / CLASSES, "".join(f"{name}\n" for name in info.labels.names))
+        write_text(folder / CLASSES, info.labels.listed)
         settings = _settings(info, form, mirrored=mirrored) | {"data": data, "split": split, "images": len(rows)}
         write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
     return Prepared(images=len(rows), form=form, mirrored=mirrored, bytes=(largest, total))

@@ -31,12 +31,11 @@ class Graph:
 class Target:
     """What can be made of a network.
 
-    about: for people. ending: of the file; of a folder none. format: what is written, and which backend opens it again.
+    ending: of the file; of a folder none. format: what is written, and which backend opens it again.
     write: a graph and its info into a file; returns the info that went into it. bundle: moves the proven file into a
     new folder, with all that belongs to it. shape: of the images, where the target cannot leave open what was left so.
     """
 
-    about: str
     ending: str
     format: Literal["onnx", "openvino", "torch"]
     write: "Callable[[Graph, ModelInfo, Path], ModelInfo]"
@@ -86,20 +85,14 @@ def _fixed(network: "nn.Module", recipe: "Recipe", shape: "Shape") -> "Shape":
 
 
 TARGETS: dict[str, Target] = {
-    "onnx": Target(about="one file for ONNX Runtime and most others", ending=".onnx", format="onnx", write=_onnx),
-    "openvino": Target(
-        about="two files for OpenVINO, .xml and .bin", ending=".xml", format="openvino", write=_openvino
-    ),
-    "torch": Target(about="a program for PyTorch, without Veduta's code", ending=".pt2", format="torch", write=_torch),
-    "triton": Target(
-        about="a model repository for the Triton server", ending="", format="onnx", write=_onnx, bundle=_triton
-    ),
-    "ascend": Target(
-        about="a folder of which ATC makes a model for Ascend's chips",
-        ending="",
-        format="onnx",
-        write=_onnx,
-        bundle=_ascend,
-        shape=_fixed,
-    ),
+    # One file for ONNX Runtime and most others.
+    "onnx": Target(ending=".onnx", format="onnx", write=_onnx),
+    # Two files for OpenVINO, .xml and .bin.
+    "openvino": Target(ending=".xml", format="openvino", write=_openvino),
+    # A program for PyTorch, without Veduta's code.
+    "torch": Target(ending=".pt2", format="torch", write=_torch),
+    # A model repository for the Triton server.
+    "triton": Target(ending="", format="onnx", write=_onnx, bundle=_triton),
+    # A folder of which ATC makes a model for Ascend's chips.
+    "ascend": Target(ending="", format="onnx", write=_onnx, bundle=_ascend, shape=_fixed),
 }

@@ -12,7 +12,7 @@ from veduta.engine.offline import usual_size
 from veduta.errors import RunStopped
 from veduta.export import runner
 from veduta.export.ascend_graph import for_atc
-from veduta.export.bundle import simple_name, take_in, write_from_template, write_labels
+from veduta.export.bundle import simple_name, take_in, write_from_template
 from veduta.export.trace import Shape
 from veduta.files import write_text
 from veduta.model_info import ModelInfo, info_to_json
@@ -83,7 +83,7 @@ def write_ascend(model: Path, info: ModelInfo, folder: Path) -> None:
     }
     for template in ("aipp.cfg", "atc.sh", "run.sh", "README.md", "README.zh.md"):
         write_from_template(f"ascend.{template}", folder / template, **values)
-    write_labels(folder / "labels.txt", info)
+    write_text(folder / "labels.txt", info.labels.listed)
     write_text(folder / "model.json", info_to_json(info) + "\n")
     write_text(folder / "runner.py", Path(runner.__file__).read_text(encoding="utf-8"))
 

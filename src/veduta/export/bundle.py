@@ -27,11 +27,6 @@ def write_from_template(template: str, path: Path, **values: Any) -> None:
         path.chmod(path.stat().st_mode | 0o111)
 
 
-def write_labels(path: Path, info: ModelInfo) -> None:
-    """The names of the classes, one a line, in the order of their train ids."""
-    write_text(path, "".join(f"{name}\n" for name in info.labels.names))
-
-
 def simple_name(info: ModelInfo) -> str:
     """The recipe's name in letters, digits and what else no program minds in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", info.recipe.name).strip("-") or info.recipe.model

@@ -29,10 +29,8 @@ from veduta.export.request import Labelled, Request, check_request, files_of
 from veduta.export.scores import Scored, score
 from veduta.export.table import first_broken, headline, table, to_rows
 from veduta.files import sync_folder
-from veduta.model_info import Bounds, Departure, Exported, ModelInfo, find_model
+from veduta.model_info import WEIGHTS, Bounds, Departure, Exported, ModelInfo, find_model
 from veduta.tasks.evaluation import Evaluation
-
-WEIGHTS = ".safetensors"
 
 
 class BrokenExport(RunStopped):

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from veduta.export.bundle import simple_name, take_in, write_from_template, write_labels
+from veduta.export.bundle import simple_name, take_in, write_from_template
+from veduta.files import write_text
 from veduta.model_info import ModelInfo
 
 MOST_BATCH = 8  # images that the server puts together at most, where their number is open
@@ -46,7 +47,7 @@ def write_triton(model: Path, info: ModelInfo, folder: Path) -> None:
         "labelled": OF_CLASSES if info.recipe.task == "classify" else (),
         "constants": [output.name for output in graph.output if output.name in constants],
     }
-    write_labels(home / "labels.txt", info)
+    write_text(home / "labels.txt", info.labels.listed)
     write_from_template("triton.config.pbtxt", home / "config.pbtxt", **values)
     write_from_template("triton.README.md", folder / "README.md", **values)
 

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from veduta.backends import BACKENDS, open_model
-from veduta.backends.choose import RUNTIMES, in_words, installed
 from veduta.backends.probes import departures, read_probes
-from veduta.backends.runtime import exported_of
+from veduta.backends.runtime import RUNTIMES, exported_of, in_words, installed
 from veduta.config import nearest
 from veduta.engine.progress import ProgressLine
 from veduta.export.table import first_broken, headline, table, to_rows
-from veduta.model_info import Bounds, Departure
-
-WEIGHTS = ".safetensors"
+from veduta.model_info import WEIGHTS, Bounds, Departure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,9 +73,8 @@ def _of_exported(backend: Backend) -> Skeleton:
         constants = {PRIORS: found[PRIORS]}
         masks = {name: shape[:2] for name, shape in outputs.items() if len(shape) == 4}
         outputs.update({name: (*shape, None, None) for name, shape in masks.items()})
-        grid = round(
-            0.5 / float(found[PRIORS][0, 0])
-        )  # of the finest level, whose first prior's centre is its first cell's
+        # The side of the finest level: the centre of its first prior is that of its first cell.
+        grid = round(0.5 / float(found[PRIORS][0, 0]))
         others = {name: tuple((1, found[name].shape[1], *x) for x in ((height, width), (grid, grid))) for name in masks}
     return Skeleton(info=info, outputs=outputs, constants=constants, others=others)
 
