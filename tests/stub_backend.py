@@ -26,7 +26,7 @@ RECIPE = Recipe(
 class StubBackend:
     """Right everywhere, except that class 0 takes the place of class `blind_to`. `batch_sizes` of the calls so far."""
 
-    device = torch.device("cpu")
+    runtime, device = "a stub", torch.device("cpu")
 
     def __init__(self, labels: LabelMap = TINY, *, blind_to: int | None = None) -> None:
         self.info = ModelInfo(recipe=RECIPE, labels=labels, step=7, weights_sha256="0123456789abcdef")
@@ -47,7 +47,7 @@ class StubBackend:
 class FunctionBackend:
     """A function of images (N, 3, H, W) in [0, 1] that gives `reads`. shapes: of all that it was shown."""
 
-    device = torch.device("cpu")
+    runtime, device = "a stub", torch.device("cpu")
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ Change = Callable[[str, NDArray[Any]], NDArray[Any]]
 class Runtime:
     """Says what a network says, in arrays, but for a change. shapes: of all that it was shown."""
 
-    device = "cpu"
+    runtime, device = "a stub", "cpu"
 
     def __init__(self, network: TorchBackend, exported: Exported, change: Change = lambda name, array: array) -> None:
         self.network, self.change = network, change

@@ -107,7 +107,7 @@ def test_what_is_prepared_is_what_the_network_is_shown(tmp_path: Path, protocol:
     shown: list[Any] = []
 
     class Watched:
-        info, device = backend.info, backend.device
+        info, runtime, device = backend.info, backend.runtime, backend.device
 
         def __call__(self, images: Any) -> Any:
             shown.append(np.asarray(images))

@@ -1,6 +1,7 @@
 """ONNX files of others: what lies outside, lies, is damaged or made to harm is refused before a runtime sees it."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from onnx_files import CLASSES, INFO, small_graph, tell, write_small
 
 from veduta.backends import open_model
 from veduta.backends.onnx_file import hash_contents, read_onnx
+from veduta.engine.predictor import Predictor
 from veduta.export.onnx import save_onnx
 from veduta.model_info import ModelInfo, find_model, info_to_json
 
@@ -288,3 +290,14 @@ def test_the_hash_leaves_out_what_the_file_tells_of_itself(tmp_path: Path) -> No
     assert hash_contents(path.read_bytes()) == before
     assert open_model(path, backend="onnx").info.scores == {"val_mean_iou": 0.5}
     assert info_to_json(info).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(("backend", "runtime"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_score_says_in_which_precision_and_runtime_a_file_ran(
+    precision: str, backend: str, runtime: str, tmp_path: Path
+) -> None:
+    """The weights that it was made of are the same ones."""
+    path = write_small(tmp_path / "small.onnx", precision=precision)
+    found = Predictor(open_model(path, backend=backend)).proof
+    assert re.fullmatch(rf"weights \w* at step 3, exported as {precision}, in {runtime} [0-9.]+", found), found

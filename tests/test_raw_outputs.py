@@ -46,7 +46,7 @@ class Recorder:
     """A backend that keeps what it gives."""
 
     def __init__(self, backend: TorchBackend) -> None:
-        self.info, self.device, self.backend = backend.info, backend.device, backend
+        self.info, self.runtime, self.device, self.backend = backend.info, backend.runtime, backend.device, backend
         self.calls: list[dict[str, Array]] = []
 
     def __call__(self, images: Array) -> dict[str, Tensor]:

@@ -12,12 +12,13 @@ from veduta.model_info import IMPORT_HINT, ModelInfo, find_model
 
 
 class Backend(Protocol):
-    """Runs a model. `device` is where it runs, and where its outputs lie.
+    """Runs a model. `runtime` is what runs it, in words; `device` is where it runs, and where its outputs lie.
 
     Outputs are tensors of PyTorch's network, and arrays of every other runtime: ops/arrays.py takes both.
     """
 
     info: ModelInfo
+    runtime: str
     device: Any
 
     def __call__(self, images: NDArray[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from veduta.backends.runtime import (
     check_images,
     check_ports,
     exported_of,
+    in_words,
     num_threads,
     shape_words,
     with_changes,
@@ -30,7 +31,7 @@ class OnnxBackend:
     device = "cpu"
 
     def __init__(self, session: Any, info: ModelInfo) -> None:
-        self.session, self.info = session, info
+        self.session, self.info, self.runtime = session, info, in_words("onnx")
 
     def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         check_images(self.info, images.shape)

@@ -17,6 +17,7 @@ from veduta.backends.runtime import (
     check_images,
     check_ports,
     exported_of,
+    in_words,
     num_threads,
     shape_words,
     with_changes,
@@ -36,7 +37,7 @@ class OpenVinoBackend:
     device = "cpu"
 
     def __init__(self, compiled: Any, info: ModelInfo) -> None:
-        self.compiled, self.info = compiled, info
+        self.compiled, self.info, self.runtime = compiled, info, in_words("openvino")
 
     def __call__(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         check_images(self.info, images.shape)

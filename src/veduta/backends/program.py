@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from veduta.backends.program_file import read_program
-from veduta.backends.runtime import IMAGES, check_images, check_ports, with_changes
+from veduta.backends.runtime import IMAGES, check_images, check_ports, in_words, with_changes
 from veduta.backends.torch import channels_last
 from veduta.data.batch import to_unit_range
 from veduta.device import select_device
@@ -25,7 +25,7 @@ class ProgramBackend:
 
     def __init__(self, program: ExportedProgram, info: ModelInfo, device: torch.device) -> None:
         self.module = program.module(check_guards=False)  # the file says which images it takes
-        self.info, self.device = info, device
+        self.info, self.runtime, self.device = info, in_words("torch"), device
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:

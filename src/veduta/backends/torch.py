@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from veduta.backends.runtime import in_words
 from veduta.checkpoint import load_model
 from veduta.config import set_fields
 from veduta.data.batch import to_unit_range
@@ -22,7 +23,7 @@ class TorchBackend:
     """A network in eval mode on one device. Precision is the recipe's."""
 
     def __init__(self, model: nn.Module, info: ModelInfo, device: torch.device) -> None:
-        self.model, self.info, self.device = model.eval(), info, device
+        self.model, self.info, self.runtime, self.device = model.eval(), info, in_words("torch"), device
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[Any]) -> dict[str, Tensor]:

@@ -49,7 +49,12 @@ class Predictor:
 
     @property
     def proof(self) -> str:
-        return f"weights {self.sha256[:12]} at step {self.backend.info.step:,}"
+        """The weights; of an exported file, which holds them in a form of its own, also what runs it."""
+        info = self.backend.info
+        weights = f"weights {self.sha256[:12]} at step {info.step:,}"
+        if info.exported is None:
+            return weights
+        return f"{weights}, exported as {info.exported.precision}, in {self.backend.runtime}"
 
     @property
     def protocol(self) -> str:

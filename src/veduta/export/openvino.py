@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from veduta.backends.openvino import load_openvino, mend, ports
+from veduta.backends.openvino import load_openvino, mend, open_core, ports
 from veduta.backends.openvino_file import hash_pair, weights_path, with_info
 from veduta.backends.runtime import IMAGES
 from veduta.files import replacing
@@ -21,7 +21,7 @@ def save_openvino(proto: onnx.ModelProto, info: ModelInfo, path: Path) -> ModelI
     Raises ValueError where OpenVINO is not installed.
     """
     openvino = load_openvino(path)
-    model = openvino.Core().read_model(proto.SerializeToString())
+    model = open_core(openvino).read_model(proto.SerializeToString())
     mend(model)
     exported = info.exported or Exported(format="openvino", images=(), outputs={})
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

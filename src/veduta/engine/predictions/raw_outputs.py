@@ -34,7 +34,7 @@ Runs = dict[str, dict[tuple[int, bool], Path]]  # of every name: (number of the 
 class Recording:
     """A Backend that reads what another one has written. passes: of the image at hand, each run of the network."""
 
-    device = "cpu"
+    runtime, device = "another runtime", "cpu"
 
     def __init__(self, backend: Backend, *, channels_last: bool) -> None:
         self.info, self.channels_last = backend.info, channels_last
