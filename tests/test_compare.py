@@ -25,6 +25,7 @@ from veduta.engine.predictor import Predictor
 from veduta.engine.sources import Source
 from veduta.errors import Unreadable
 from veduta.labels import LabelMap
+from veduta.model_info import Exported
 from veduta.tasks.bootstrap import ROUNDS, paired_interval
 from veduta.tasks.comparison import PICTURES, Comparison, Cost
 
@@ -100,6 +101,13 @@ def test_the_same_weights_differ_nowhere_and_that_they_are_the_same_is_said(fold
     assert comparison.headline().endswith("mIoU +0.00 [+0.00, +0.00]: no difference shown")
     assert comparison.most_changed == ()
     assert any("A and B are the same weights or files, weights 0123456789ab" in w for w in comparison.warnings)
+
+
+def test_a_file_in_int8_is_not_taken_for_the_network_that_it_was_made_of(folder: Path) -> None:
+    quantised = stub(blind_to=1)
+    exported = Exported(format="onnx", precision="int8", images=(None, 3, None, None), outputs={})
+    quantised.backend.info = replace(quantised.backend.info, exported=exported)
+    assert not any("the same weights" in warning for warning in compared(folder, stub(blind_to=1), quantised).warnings)
 
 
 def test_a_few_images_show_no_difference_even_where_all_are_on_one_side(folder_root: Path) -> None:

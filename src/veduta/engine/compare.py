@@ -138,7 +138,7 @@ def _class_pairs(a: Evaluation, b: Evaluation) -> Iterator[ClassPair]:
 
 def _warnings(a: Evaluation, b: Evaluation) -> Iterator[str]:
     """What a reader of the result has to know."""
-    if a.sha256 == b.sha256:
+    if (a.sha256, a.proof) == (b.sha256, b.proof):
         yield f"A and B are the same weights or files, {a.proof}: all that can differ is how they are run"
     if a.protocol != b.protocol:
         yield f"A is shown {a.protocol}; B {b.protocol}: the difference is that of models and protocols together"
