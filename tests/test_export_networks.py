@@ -1,4 +1,7 @@
-"""One export of a network computes what the network computes, on images of every size and in batches of any number."""
+"""Exports of large networks compute what the networks compute, on images of every size and in batches of any number.
+
+Those of small ones are traced once for both runtimes, in test_openvino.py.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,13 +11,13 @@ from typing import Any
 import pytest
 from exports import SIZES, TINY_SIZES, Size, differences, export_onnx, lively
 from golden_data import Golden
+from test_openvino import NETWORKS
 from torch import nn
 
 from veduta.backends import open_model
 from veduta.legacy import from_arrays
 from veduta.models import MODELS
 
-FAST = ("resnest_tiny", "deeplabv3plus_tiny", "refinenet_tiny", "blitznet_tiny")
 OTHERS: dict[str, dict[str, Any]] = {  # one of each kind that is built of other parts
     "resnet18": {},
     "resnet50": {},
@@ -43,11 +46,6 @@ def check(model: nn.Module, name: str, path: Path, sizes: tuple[Size, ...]) -> s
         assert difference.largest < MOST_DIFFERENT and difference.agreement > LEAST_AGREEMENT, difference
     largest, agreement = max(d.largest for d in found), min(d.agreement for d in found)
     return f"{name}: {largest:.1e}, {agreement:.6f}, {time.perf_counter() - started:.0f} s"
-
-
-@pytest.mark.parametrize("name", FAST)
-def test_one_export_computes_what_the_network_computes_on_every_size(name: str, tmp_path: Path) -> None:
-    check(lively(name), name, tmp_path / "model.onnx", SIZES + TINY_SIZES)
 
 
 @pytest.mark.slow
@@ -93,5 +91,5 @@ def test_the_five_systems_compute_the_same(name: str, tmp_path: Path) -> None:
 
 def test_every_network_is_a_kind_that_is_exported_here() -> None:
     """By the files that the networks are built of."""
-    kinds = {name.split("_")[0].rstrip("0123456789") for name in (*FAST, *OTHERS, *SYSTEMS)}
+    kinds = {name.split("_")[0].rstrip("0123456789") for name in (*NETWORKS, *OTHERS, *SYSTEMS)}
     assert {name.split("_")[0].rstrip("0123456789") for name in MODELS} <= kinds

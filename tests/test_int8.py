@@ -1,6 +1,7 @@
 """Int8: standard operators whose outputs stay near those in float, and layers kept in float where that helps."""
 
 import itertools
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from veduta.model_info import Bounds, Departure
 from veduta.models import build_model
 
 SIZES = {"resnest_tiny": (32, 48), "deeplabv3plus_tiny": (64, 96), "blitznet_tiny": (64, 96)}
+NETWORKS = ["resnest_tiny", "deeplabv3plus_tiny", pytest.param("blitznet_tiny", marks=pytest.mark.slow)]
 SILENT = ProgressLine(silent=True)
 
 
@@ -29,6 +31,7 @@ def photos(height: int, width: int, *, count: int = 6) -> list[np.ndarray]:
     return [(255 * image.repeat(16, 2).repeat(16, 3)).astype(np.uint8) for image in coarse]
 
 
+@cache
 def exported(name: str) -> onnx.ModelProto:
     torch.manual_seed(0)
     model = build_model(name, num_classes=4)
@@ -52,7 +55,7 @@ def exported(name: str) -> onnx.ModelProto:
     return program.model_proto
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, list[np.ndarray]]:
     return exported(request.param), photos(*SIZES[request.param])
 

@@ -70,12 +70,18 @@ def write_small(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"),
-    [*((name, ".onnx") for name in NETWORKS), ("deeplabv3plus_tiny", ".xml"), ("blitznet_tiny", ".xml")],
+    ("name", "ending", "runtime"),
+    [
+        *((name, ".onnx", runtime) for name in NETWORKS for runtime in ("onnx", "openvino")),
+        ("deeplabv3plus_tiny", ".xml", "openvino"),
+        ("blitznet_tiny", ".xml", "openvino"),
+    ],
 )
-def test_openvino_computes_what_the_network_computes_on_every_size(name: str, ending: str, tmp_path: Path) -> None:
+def test_one_export_computes_what_the_network_computes_on_every_size(
+    name: str, ending: str, runtime: str, tmp_path: Path
+) -> None:
     path = write(tmp_path / f"model{ending}", graph_of(name), info_for(name))
-    exported = open_model(path, backend="openvino")
+    exported = open_model(path, backend=runtime)
     for difference in differences(lively(name, VOC.num_classes), exported, SIZES + TINY_SIZES):
         assert difference.largest < MOST_DIFFERENT and difference.agreement > LEAST_AGREEMENT, difference
 

@@ -5,6 +5,7 @@ PyTorch. Of all the others: every rank makes the same calls in the same order, o
 time is up.
 """
 
+import atexit
 import contextlib
 import functools
 import os
@@ -27,6 +28,10 @@ TIMEOUT = timedelta(minutes=10)  # the longest that one rank waits for another: 
 # Groups that were left stay to the end of the process: the end of one waits for gloo's threads while it holds Python's
 # lock, and such a thread may just wait for that lock to let go of a tensor.
 _left: list[Any] = []
+
+# Seconds before Python ends, in which these threads get its lock and let go. One that asks for it later is ended by
+# Python in the midst of C++, which takes the process down: "terminate called without an active exception".
+_LETTING_GO = 0.3
 
 CAUSE_FIRST = 2.0  # seconds by which the rank that failed ends before those that merely lost it
 
@@ -65,6 +70,8 @@ def joined(device: str) -> "Iterator[torch.device]":
     import torch.distributed as dist
 
     own = _own_device(device)
+    if not _left:
+        atexit.register(time.sleep, _LETTING_GO)
     global _joins
     _joins += 1
     with lost_rank_named():
