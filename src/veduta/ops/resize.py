@@ -43,8 +43,7 @@ def resize_aligned_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _nearest(x: Tensor, size: Sequence[int], places: Callable[[Tensor, int, int], Tensor]) -> Tensor:
-    # Single pixels are picked from the smaller map, and then whole rows: picking pixels is what takes time.
-    for axis, length in zip((-1, -2), reversed(size), strict=True):
+    for axis, length in zip((-2, -1), size, strict=True):
         if not _same(x.shape[axis], length):
             x = x.index_select(axis % x.ndim, places(x, axis, length))
     return x
