@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from prediction_files import data_of, scored
 from small_runs import small_recipe
 
-from veduta.backends import open_model
+from veduta.backends import read_info
 from veduta.config import Recipe
 from veduta.data.label_maps import VOC
 from veduta.data.layout import FileDataset
@@ -44,7 +44,7 @@ def recipe_of(task: str, root: Path, protocol: str, crop: int | None = None) -> 
 
 
 def prepared(model: Path, dataset: SampleDataset, out: Path, form: Form = Form()) -> Path:  # noqa: B008  # frozen
-    info = open_model(model, device="cpu").info
+    info = read_info(model)
     prepare(info, dataset, out, form=form_for(info, form), data="it", split="val", line=ProgressLine(silent=True))
     return out
 
@@ -239,6 +239,13 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
         veduta("offline", "prepare", model, *options, tmp_path / "two", "--size", "5x"),
         "--size 5x: expected HEIGHTxWIDTH",
     )
+
+
+def test_no_runtime_is_chosen_to_prepare_for_another_one(tmp_path: Path) -> None:
+    dataset = data_of("voc", tmp_path / "data")
+    network = write_onnx(tmp_path / "model.onnx", recipe_of("segment", tmp_path, "whole"), dataset.labels, SEED)
+    done = veduta("offline", "prepare", network, "--data", tmp_path / "data", "--out", tmp_path / "prepared")
+    assert done.returncode == 0 and "runs in" not in done.stderr, done.stderr
 
 
 def test_the_runner_says_what_does_not_fit(tmp_path: Path) -> None:

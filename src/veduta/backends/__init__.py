@@ -1,13 +1,15 @@
 """Backends: any model file opens the same way, with the ModelInfo that travelled inside it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from veduta.config import nearest
+from veduta.backends.runtime import with_changes
+from veduta.config import nearest, set_fields
 from veduta.model_info import IMPORT_HINT, ModelInfo, find_model
 
 
@@ -71,10 +73,7 @@ def open_model(path: Path, *, device: str = "auto", backend: str = "auto", chang
     backend: which runtime; "auto" is, of several, the fastest installed one that agrees with the file's probes.
     changes: assignments to fields of its recipe, such as "model_options.output_stride=8".
     """
-    path = find_model(path)
-    if path.suffix not in BACKENDS:
-        known = ", ".join(BACKENDS)
-        raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {known}. {IMPORT_HINT}")
+    path = _known(find_model(path))
     openers = BACKENDS[path.suffix]
     if backend == "auto":
         from veduta.backends.choose import choose
@@ -86,4 +85,35 @@ def open_model(path: Path, *, device: str = "auto", backend: str = "auto", chang
     return openers[backend](path, device=device, changes=changes)
 
 
-__all__ = ["BACKENDS", "Backend", "open_model"]
+def read_info(path: Path, *, changes: Sequence[str] = ()) -> ModelInfo:
+    """What a run folder or a model file says of itself, as `open_model` would, without a runtime. Raises as it does."""
+    path = _known(find_model(path))
+    match path.suffix:
+        case ".onnx":
+            from veduta.backends.onnx_file import read_onnx
+
+            info = read_onnx(path).info
+        case ".xml":
+            from veduta.backends.openvino_file import read_pair
+
+            info = read_pair(path).info
+        case ".pt2":
+            from veduta.backends.program_file import read_program
+
+            _, info = read_program(path)
+        case _:
+            from veduta.checkpoint import load_model
+
+            _, info = load_model(path)
+            return replace(info, recipe=set_fields(info.recipe, changes))
+    return with_changes(info, changes, source=path)
+
+
+def _known(path: Path) -> Path:
+    if path.suffix not in BACKENDS:
+        known = ", ".join(BACKENDS)
+        raise ValueError(f"{path}: no backend opens '{path.suffix}' files. Known: {known}. {IMPORT_HINT}")
+    return path
+
+
+__all__ = ["BACKENDS", "Backend", "open_model", "read_info"]

@@ -39,7 +39,7 @@ def prepare(
 ) -> None:
     """Write the images of a split as raw .bin files, as the recipe's protocol shows them to the network."""
     with errors_for_people(), ends_clean():
-        from veduta.backends import open_model
+        from veduta.backends import read_info
         from veduta.engine.evaluate import check_classes
         from veduta.engine.offline import Form, form_for
         from veduta.engine.offline import prepare as run
@@ -47,7 +47,7 @@ def prepare(
         from veduta.files import check_new_folder
 
         check_new_folder(out)
-        info = open_model(model, device="cpu", changes=set_).info
+        info = read_info(model, changes=set_)
         if info.exported is not None and info.exported.full:
             raise ValueError(
                 f"{model} was exported with --full and gives predictions; `veduta score` reads what a network gives "
