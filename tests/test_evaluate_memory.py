@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Evaluates so many generated images with their masks, and says by how many MB memory grew after the first tenth.
+# Evaluates so many generated images with their masks, and says by how many MB memory grew in the second half.
 EVALUATE = """
 import sys
 import tracemalloc

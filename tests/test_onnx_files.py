@@ -144,7 +144,7 @@ def test_a_file_of_another_program_is_refused_with_what_writes_ours(tmp_path: Pa
         ({"outputs": {"mask_logits": (None, 9, None, None)}}, r"any x 9 x any x any.* holds .*any x 21 x any x any"),
         ({"outputs": {}}, "outputs are none"),
         ({"images": (1, 3, 64, 64)}, r"inputs are 'images' \(1 x 3 x 64 x 64\), and holds 'images' \(any x 3 x any"),
-        ({"format": "openvino"}, "not that of a .onnx file"),
+        ({"format": "openvino"}, r"not that of a \.onnx file"),
         ({"contents_sha256": "0" * 64}, r"hashes to [0-9a-f]{12}, the file says 000000000000"),
     ],
 )

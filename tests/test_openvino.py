@@ -1,4 +1,5 @@
-"""Files for OpenVINO compute what the network computes, decode as its task does, and are refused where they lie."""
+"""Exported files compute in ONNX Runtime and OpenVINO what the network computes, and decode as its task does; those
+for OpenVINO are refused where they lie."""
 
 import random
 import subprocess
@@ -353,7 +354,7 @@ def test_threads_that_call_at_the_same_time_each_get_their_own(tmp_path: Path) -
 def test_images_that_openvino_fails_on_are_told_and_the_next_ones_are_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool that is larger than the map; with one thread OpenVINO keeps that to itself."""
+    """A pool that is larger than the map; with one thread OpenVINO's `infer` keeps that to itself."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     proto = small_graph()
     proto.graph.node[0].output[0] = "features"

@@ -59,8 +59,7 @@ def read_onnx(path: Path) -> OnnxFile:
             f"`veduta export` wrote. {IMPORT_HINT}"
         )
     info = info_from_json(text, source=path)
-    check_format(info, "onnx", path)
-    check_contents(info, hash_contents(data), path)
+    check_contents(check_format(info, "onnx", path), hash_contents(data), path)
     return OnnxFile(data, info)
 
 

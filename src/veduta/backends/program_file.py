@@ -73,7 +73,7 @@ def read_program(path: Path) -> tuple[io.BytesIO, ModelInfo]:
         )
     info = info_from_json(_text(parts, INFO, path), source=path)
     exported = check_format(info, "torch", path)
-    check_contents(info, hash_parts(parts), path)
+    check_contents(exported, hash_parts(parts), path)
     _check_program(_json(parts, PROGRAM, path), tuple(exported.outputs), path)
     for config, folder in PAYLOADS.items():
         _check_payloads(_json(parts, config, path), folder, parts, path)

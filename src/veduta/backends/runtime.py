@@ -66,9 +66,9 @@ def check_format(info: ModelInfo, expected: str, path: Path) -> Exported:
     return info.exported
 
 
-def check_contents(info: ModelInfo, found: str, path: Path) -> None:
+def check_contents(exported: Exported, found: str, path: Path) -> None:
     """Raises ValueError where the network hashes to something else than the file says."""
-    said = exported_of(info).contents_sha256
+    said = exported.contents_sha256
     if found != said:
         raise ValueError(
             f"{path}: the network hashes to {found[:12]}, the file says {said[:12]}. It is damaged or was changed; "
