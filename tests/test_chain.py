@@ -5,7 +5,6 @@ The weights are those of the recordings, so the networks have learned nothing. 2
 """
 
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ import torch
 from checkpoint_writers import Arrays, write_mindspore, write_tf_bundle
 from command import veduta
 from golden_data import Golden
+from real_sets import needs, unpack
 from test_offline import run
 
-SETS = Path(__file__).parents[2] / "shared" / "data"
 PICTURES = 12  # of the split that is scored
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SETS.exists(), reason="the real pictures are not here")]
+pytestmark = pytest.mark.slow
 
 
 def write_pytorch(path: Path, arrays: Arrays) -> None:
@@ -39,8 +38,7 @@ class Pictures:
 
     def open(self, folder: Path) -> Path:
         """Unpacked, with the first pictures of the split alone."""
-        with zipfile.ZipFile(SETS / self.archive) as archive:
-            archive.extractall(folder)
+        unpack(self.archive, folder)
         root = folder / self.root
         if self.listed:
             for path in root.glob(self.listed):
@@ -148,7 +146,7 @@ def headline(printed: str) -> str:
     return printed.split("(")[0].strip()
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=needs(each.pictures.archive)) for n, each in SYSTEMS.items()])
 def test_what_is_imported_exported_and_run_elsewhere_scores_as_evaluated(name: str, tmp_path: Path) -> None:
     system = SYSTEMS[name]
     split = system.pictures.split

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from pictures import LABELS, PICTURES
 from PIL import Image
+from real_sets import needs, unpack
 from writers.coco import content, runs, write
 
 from veduta.data.label_maps import COCO
 from veduta.data.layouts.coco import LAYOUT, open_coco
 from veduta.labels import IGNORE_INDEX
-
-SETS = Path(__file__).parents[2] / "shared" / "data"
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -254,10 +252,9 @@ def test_splits_are_the_files_of_instances(root: Path, tmp_path: Path) -> None:
         open_coco(root, "test")
 
 
-@pytest.mark.skipif(not (SETS / "coco-person.zip").is_file(), reason="the real sets are not here")
+@needs("coco-person.zip")
 def test_masks_agree_with_those_that_another_program_painted_of_the_same_outlines(tmp_path: Path) -> None:
-    with zipfile.ZipFile(SETS / "coco-person.zip") as archive:
-        archive.extractall(tmp_path)
+    unpack("coco-person.zip", tmp_path)
     dataset = open_coco(tmp_path, "val")
     wrong = counted = 0
     for index in range(30):

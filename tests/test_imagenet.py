@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import PICTURES
+from real_sets import needs, unpack
 from writers import folder
 from writers.imagenet import CLASSES, class_of, write
 
@@ -16,7 +16,6 @@ from veduta.data.layouts.folder import LAYOUT as FOLDER
 from veduta.data.layouts.folder import open_folder
 from veduta.data.layouts.imagenet import LAYOUT, open_imagenet
 
-SETS = Path(__file__).parents[2] / "shared" / "data"
 VAL = sorted(PICTURES["val"], key=lambda picture: picture.name)
 
 LISTS: dict[str, Callable[[], str]] = {
@@ -201,10 +200,9 @@ def test_folders_of_other_layouts_are_not_taken_for_classes(root: Path, tmp_path
     assert LAYOUT.splits(photos) == LAYOUT.splits(photos / "CamVid") == LAYOUT.splits(root / "train/wide") == ()
 
 
-@pytest.mark.skipif(not (SETS / "cifar10-mini.zip").is_file(), reason="the real sets are not here")
+@needs("cifar10-mini.zip")
 def test_cifar_10_is_of_this_layout(tmp_path: Path) -> None:
-    with zipfile.ZipFile(SETS / "cifar10-mini.zip") as archive:
-        archive.extractall(tmp_path, [name for name in archive.namelist() if "/test/" in name])
+    unpack("cifar10-mini.zip", tmp_path, "/test/")
     root = tmp_path / "cifar10-mini"
     assert LAYOUT.splits(root) == ("test",)
     dataset = open_imagenet(root, "test")

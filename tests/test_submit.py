@@ -18,6 +18,7 @@ from layouts import write_camvid
 from numpy.typing import NDArray
 from pictures import PICTURES, Picture
 from PIL import Image
+from real_sets import needs, unpack
 from typer.testing import CliRunner, Result
 from writers import cityscapes, voc
 
@@ -48,7 +49,6 @@ from veduta.tasks.evaluation import Evaluation
 from veduta.tasks.metrics import Rules
 from veduta.tasks.prediction import Prediction
 
-SETS = Path(__file__).parents[2] / "shared" / "data"
 BY_NAME = {picture.name: picture for pictures in PICTURES.values() for picture in pictures}
 VAL = [picture.name for picture in PICTURES["val"]]
 LINE = ProgressLine(silent=True)
@@ -596,10 +596,9 @@ def test_the_command_says_what_is_wrong_in_one_line(devkit: Path, tmp_path: Path
     expect_nothing(out)
 
 
-@pytest.mark.skipif(not (SETS / "coco-voc20.zip").is_file(), reason="the real photos are no part of the repository")
+@needs("coco-voc20.zip")
 def test_a_package_of_real_photos_scores_as_the_masks_it_was_made_of(tmp_path: Path) -> None:
-    with zipfile.ZipFile(SETS / "coco-voc20.zip") as archive:
-        archive.extractall(tmp_path)
+    unpack("coco-voc20.zip", tmp_path)
     root, masks = tmp_path / "VOCdevkit", tmp_path / "masks"
     masks.mkdir()
     dataset = open_voc(root, "val")
